@@ -1,0 +1,57 @@
+"""What can go wrong, one class per kind; each is also its standard-library kin, and survives pickling between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class PosweepError(Exception):
+    """Anything posweep says to its user in a sentence; `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class ConfigError(PosweepError, ValueError):
+    """One or more mistakes in a configuration, found before anything was started."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Iterable[str]):
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
+
+
+class DataError(ConfigError):
+    """A data file that is missing or malformed; names the file and the line."""
+
+
+class PreflightError(ConfigError):
+    """Something the sweep needs (a GPU, a cluster, a tracking server, the sweep's own lock) is not to be had."""
+
+
+class ShapeError(PosweepError, ValueError):
+    """Tensors whose shapes do not fit an objective; names both shapes."""
+
+
+class ArtifactError(PosweepError, OSError):
+    """A shared artifact that is incomplete or does not match its manifest."""
+
+
+class TrialsFailed(PosweepError):
+    """Trials failed although the configuration was right."""
+
+    exit_code = 3
+
+
+class Diverged(PosweepError, ArithmeticError):
+    """A loss or gradient that is no longer finite: a result of the trial, not a failure of the sweep."""
+
+    def __init__(self, step: int, what: str = "loss"):
+        self.step, self.what = step, what
+        super().__init__(f"the {what} is not finite at step {step}")
+
+    def __reduce__(self) -> tuple[type[Diverged], tuple[int, str]]:
+        return type(self), (self.step, self.what)

@@ -1,0 +1,92 @@
+"""What a value may be: one declaration carries symbol, range, axis scale, unit and source.
+
+Settings and objectives declare their fields with `number` and `choice`; from that one place come the range check and its
+message, the schema of the YAML files, the plot axes and the table of methods.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Scope = Literal["train", "response", "none"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a field: how to write it, what it may be, where its default comes from, which key it enters."""
+
+    symbol: str = ""
+    above: float = -math.inf
+    at_least: float = -math.inf
+    below: float = math.inf
+    at_most: float = math.inf
+    choices: tuple[str, ...] = ()
+    scale: Literal["linear", "log"] = "linear"
+    source: str = ""
+    scope: Scope = "train"
+
+    def rule(self) -> str:
+        """The valid range in words, such as `> 0 and < 1`."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        bounds = ((">", self.above), (">=", self.at_least), ("<", self.below), ("<=", self.at_most))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` lies in the range; None and non-numbers are the schema's business."""
+        if isinstance(value, list | tuple):
+            return all(self.allows(item) for item in value)
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return math.isfinite(value) and self.above < value < self.below and self.at_least <= value <= self.at_most
+
+
+def number(default: Any, **about: Any) -> Any:
+    """A numeric dataclass field with its range, symbol and source."""
+    return dataclasses.field(default=default, metadata={"about": About(**about)})
+
+
+def choice(default: str, *choices: str, **about: Any) -> Any:
+    """A dataclass field that takes one of a few words."""
+    return dataclasses.field(default=default, metadata={"about": About(choices=choices, **about)})
+
+
+def about(field: dataclasses.Field[Any]) -> About:
+    """The declaration of a dataclass field; an empty one where nothing was declared."""
+    return field.metadata.get("about", About())
+
+
+def range_problems(cls: type, values: Mapping[str, Any], place: str) -> list[str]:
+    """One sentence per value outside the range its field declares: `<place>.<name>: β must be > 0, got 0.0.`"""
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    return [
+        f"{place}.{name}: {about(known[name]).symbol or name} must be {about(known[name]).rule()}, got {value!r}."
+        for name, value in values.items()
+        if name in known and not about(known[name]).allows(value)
+    ]
+
+
+def scoped(settings: Any, *scopes: Scope) -> dict[str, Any]:
+    """The values of a settings dataclass whose fields enter the given keys."""
+    return {
+        field.name: plain(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if about(field).scope in scopes
+    }
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and tuples as the dictionaries and lists JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

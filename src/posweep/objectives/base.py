@@ -1,0 +1,111 @@
+"""What every objective takes and gives, and the few helpers their formulas share. Torch is imported only when one is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from posweep.errors import ShapeError
+from posweep.fields import About, about, number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PreferenceLogps:
+    """Log-probabilities of a batch of preference pairs; every field has shape (pairs,).
+
+    Args:
+        policy_chosen_logps: log π(y_w|x), summed over response tokens, in nats; carries gradient.
+        policy_rejected_logps: log π(y_l|x), likewise.
+        chosen_lengths: |y_w| in response tokens with the end token, at least 1.
+        rejected_lengths: |y_l|, likewise.
+        reference_chosen_logps: log π_ref(y_w|x) in nats; absent for reference-free objectives.
+        reference_rejected_logps: log π_ref(y_l|x), likewise.
+
+    Raises:
+        ShapeError: a field is not of shape (pairs,), or not of the same length as the first.
+    """
+
+    policy_chosen_logps: Tensor
+    policy_rejected_logps: Tensor
+    chosen_lengths: Tensor
+    rejected_lengths: Tensor
+    reference_chosen_logps: Tensor | None = None
+    reference_rejected_logps: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        expected = tuple(self.policy_chosen_logps.shape)
+        if len(expected) != 1:
+            raise ShapeError(f"policy_chosen_logps must have shape (pairs,), got {expected}.")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and tuple(value.shape) != expected:
+                raise ShapeError(
+                    f"{field.name} has shape {tuple(value.shape)} where policy_chosen_logps has {expected}; "
+                    "every field must have shape (pairs,)."
+                )
+
+    def chosen_gain(self) -> Tensor:
+        """ρ_w = log π(y_w|x) − log π_ref(y_w|x), nats, shape (pairs,)."""
+        return self.policy_chosen_logps - self._reference("reference_chosen_logps")
+
+    def rejected_gain(self) -> Tensor:
+        """ρ_l = log π(y_l|x) − log π_ref(y_l|x), nats, shape (pairs,)."""
+        return self.policy_rejected_logps - self._reference("reference_rejected_logps")
+
+    def _reference(self, name: str) -> Tensor:
+        value: Tensor | None = getattr(self, name)
+        if value is None:
+            shape = tuple(self.policy_chosen_logps.shape)
+            raise ShapeError(f"{name} is missing: this objective needs reference log-probs of shape {shape}.")
+        return value
+
+
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """What an objective says of a batch: the loss of each pair and its rewards (detached); every field (pairs,)."""
+
+    losses: Tensor
+    chosen_rewards: Tensor
+    rejected_rewards: Tensor
+
+
+class Objective(Protocol):
+    """A frozen dataclass whose fields are hyperparameters and whose call is the formula.
+
+    Class facts: `title` as plots write it; `version` of the formula (it enters the trial's key); `reference_free`;
+    `separable`, whether the loss of a batch is the mean of the losses of its parts.
+    """
+
+    title: ClassVar[str]
+    version: ClassVar[int]
+    reference_free: ClassVar[bool]
+    separable: ClassVar[bool]
+
+    def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
+        """The loss and rewards of each pair."""
+        ...
+
+
+def hyperparameter(default: Any, **declaration: Any) -> Any:
+    """A hyperparameter of an objective: default, symbol, valid range, axis scale, source of the default."""
+    return number(default, **declaration)
+
+
+def hyperparameters(objective: type) -> dict[str, About]:
+    """The hyperparameters of an objective class, in order, with what is known of each."""
+    return {field.name: about(field) for field in fields(objective)}
+
+
+def preference_loss(losses: Tensor, chosen_rewards: Tensor, rejected_rewards: Tensor) -> PreferenceLoss:
+    """Losses with their rewards detached from the graph."""
+    return PreferenceLoss(losses, chosen_rewards.detach(), rejected_rewards.detach())
+
+
+def negative_log_sigmoid(margin: Tensor) -> Tensor:
+    """−log σ(m), finite for every finite m: the Bradley–Terry loss of a margin m in nats."""
+    from torch.nn.functional import softplus
+
+    return softplus(-margin)

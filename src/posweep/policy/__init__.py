@@ -1,0 +1,1 @@
+"""A language model seen as π(y|x): load, score, sample, train."""

@@ -1,0 +1,91 @@
+"""y ~ π(·|x): responses drawn with noise that is given, so that trials can share it and batches cannot change it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posweep.policy.load import Policy
+
+
+class Sampled(NamedTuple):
+    """One response in tokens, end token included; `truncated` where none came within the limit."""
+
+    tokens: list[int]
+    truncated: bool
+
+
+def sample(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    noise: np.ndarray,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    batch_size: int = 256,
+) -> list[Sampled]:
+    """One response per prompt, of at most `noise.shape[1]` tokens.
+
+    Token t of response i is the inverse of the cumulative distribution at `noise[i, t]` in [0, 1), so a response depends on
+    its prompt, the policy and its own row of noise, and not on its neighbours in the batch.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    drawn: dict[int, Sampled] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        uniforms = torch.from_numpy(noise[rows]).to(policy.device)
+        tokens = _sample_batch(policy, [prompts[i] for i in rows], uniforms, temperature, top_p)
+        drawn |= {row: _until_end(ids, policy.end) for row, ids in zip(rows, tokens.tolist(), strict=True)}
+    return [drawn[i] for i in range(len(prompts))]
+
+
+@torch.inference_mode()
+def _sample_batch(
+    policy: Policy, prompts: list[Sequence[int]], uniforms: Tensor, temperature: float, top_p: float
+) -> Tensor:
+    """Tokens (prompts, steps); rows that ended early are padded."""
+    ids, mask = _left_padded(prompts, policy.pad, policy.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=policy.device)
+    cache, steps = None, []
+    for step in range(uniforms.shape[1]):
+        out = policy.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        cache = out.past_key_values
+        token = _draw(out.logits[:, -1].float() / temperature, uniforms[:, step], top_p)
+        steps.append(token.masked_fill(ended, policy.pad))
+        ended |= token == policy.end
+        if ended.all():
+            break
+        ids, positions = steps[-1][:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+    return torch.stack(steps, dim=1)
+
+
+def _draw(logits: Tensor, uniform: Tensor, top_p: float) -> Tensor:
+    """The token at which the cumulative distribution passes `uniform`, (rows,)."""
+    probabilities = logits.softmax(-1)
+    if top_p < 1:
+        ordered, order = probabilities.sort(-1, descending=True)
+        beyond = ordered.cumsum(-1) - ordered >= top_p
+        probabilities = probabilities.masked_fill(beyond.scatter(-1, order, beyond), 0)
+    cumulative = probabilities.double().cumsum(-1)
+    wanted = uniform.double() * cumulative[:, -1]
+    return torch.searchsorted(cumulative, wanted[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def _left_padded(prompts: list[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    longest = max(map(len, prompts))
+    ids = [[pad] * (longest - len(p)) + list(p) for p in prompts]
+    mask = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _until_end(tokens: list[int], end: int) -> Sampled:
+    return Sampled(tokens[: tokens.index(end) + 1], False) if end in tokens else Sampled(tokens, True)

@@ -1,0 +1,106 @@
+"""log π(y|x) and KL(π‖π_ref): what a policy thinks of responses that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from posweep.policy.load import Policy
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Prompts with their responses, right-padded, and where the response tokens are.
+
+    Attributes:
+        input_ids: (sequences, longest).
+        predicts: (tokens,) flat positions in `input_ids` whose hidden state predicts a response token.
+        targets: (tokens,) the response tokens.
+        owner: (tokens,) the sequence each response token belongs to.
+        lengths: (sequences,) response tokens.
+    """
+
+    input_ids: Tensor
+    predicts: Tensor
+    targets: Tensor
+    owner: Tensor
+    lengths: Tensor
+
+
+def collate(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> TokenBatch:
+    """Lay prompts and responses side by side. Padding stands on the right, where causal attention never looks."""
+    longest = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
+    rows = [[*p, *r, *([pad] * (longest - len(p) - len(r)))] for p, r in zip(prompts, responses, strict=True)]
+    predicts, targets, owner = [], [], []
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        first = row * longest + len(prompt) - 1
+        predicts += range(first, first + len(response))
+        targets += response
+        owner += [row] * len(response)
+    lengths = [len(response) for response in responses]
+    return TokenBatch(*(torch.tensor(x, device=device) for x in (rows, predicts, targets, owner, lengths)))
+
+
+def response_logits(policy: Policy, batch: TokenBatch) -> Tensor:
+    """Logits at the response positions only, (tokens, vocabulary): no projection is spent on prompts and padding."""
+    hidden = policy.model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    wanted = hidden.flatten(0, 1).index_select(0, batch.predicts)
+    return policy.model.lm_head(wanted).float()  # type: ignore[no-any-return]
+
+
+def sequence_logps(policy: Policy, batch: TokenBatch) -> Tensor:
+    """log π(y|x) of each sequence: summed over its response tokens, nats, (sequences,)."""
+    logits = response_logits(policy, batch)
+    token_logps = -torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+    return _sum_by_owner(token_logps, batch)
+
+
+def score_all(
+    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], batch_size: int = 128
+) -> Tensor:
+    """log π(y|x) of any number of sequences, in batches of similar length; nats, (sequences,), on the CPU."""
+    scores = torch.empty(len(prompts))
+    for rows in _similar_length(prompts, responses, batch_size):
+        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
+        with torch.inference_mode():
+            scores[rows] = sequence_logps(policy, batch).cpu()
+    return scores
+
+
+def kl_all(
+    policy: Policy,
+    reference: Policy,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    batch_size: int = 128,
+) -> Tensor:
+    """Σ_t KL(π(·|x,y<t) ‖ π_ref(·|x,y<t)) along each response, exact over the vocabulary; nats, (sequences,)."""
+    sums = torch.empty(len(prompts))
+    for rows in _similar_length(prompts, responses, batch_size):
+        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
+        with torch.inference_mode():
+            sums[rows] = _sum_by_owner(_token_kl(policy, reference, batch), batch).cpu()
+    return sums
+
+
+def _token_kl(policy: Policy, reference: Policy, batch: TokenBatch) -> Tensor:
+    log_p = response_logits(policy, batch).log_softmax(-1)
+    log_q = response_logits(reference, batch).log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def _sum_by_owner(values: Tensor, batch: TokenBatch) -> Tensor:
+    return torch.zeros(len(batch.lengths), device=values.device).index_add(0, batch.owner, values)
+
+
+def _similar_length(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], batch_size: int
+) -> list[list[int]]:
+    """Indices in batches of similar total length, so that little padding is computed."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i]))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

@@ -1,0 +1,121 @@
+"""What travels between the stages and to disk: frozen records that survive a JSON round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from posweep.fields import plain
+
+Status = Literal["finished", "diverged", "failed"]
+
+
+class JsonRecord:
+    """A frozen dataclass that is written and read as a JSON object."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain dictionaries, lists, strings and numbers."""
+        return plain(self)  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The record that `to_json` wrote."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class PreferencePair(JsonRecord):
+    """One prompt, the response an annotator preferred, and the other one."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Example(JsonRecord):
+    """One prompt and one response to imitate."""
+
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True)
+class TrialSpec(JsonRecord):
+    """One trial of the plan: everything that determines its numbers, under three nested keys."""
+
+    key: str
+    response_key: str
+    score_key: str
+    configuration: str
+    method: str
+    hyperparameters: Mapping[str, Any]
+    train: Mapping[str, Any]
+    seed: int
+    varied: tuple[str, ...] = ()
+    block: int = 0
+    prior: str = "recommended"
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """The values that tell this configuration from its neighbours: hyperparameters, learning rate, varied settings."""
+        shared = {name: self.train[name] for name in ("learning_rate", *self.varied) if name in self.train}
+        return {**self.hyperparameters, **shared}
+
+
+@dataclass(frozen=True)
+class Response(JsonRecord):
+    """One response of a trial's policy to one evaluation prompt. `length` in tokens with the end token; `kl` in nats."""
+
+    set: str
+    index: int
+    prompt: str
+    text: str
+    length: int
+    truncated: bool
+    kl: float
+    kl_length: int
+    scores: Mapping[str, float] = field(default_factory=dict)
+    wins: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeldOutPair(JsonRecord):
+    """How a trial's policy sees one held-out pair; changes of log π(y|x) against the SFT model, nats."""
+
+    set: str
+    index: int
+    chosen_reward: float
+    rejected_reward: float
+    chosen_logps_change: float
+    rejected_logps_change: float
+
+
+@dataclass(frozen=True)
+class TrialResult(JsonRecord):
+    """What a trial came to: its measures, its training curves (at most 200 points each), its seconds by stage.
+
+    `measures` are named `<set>/<measure>`; `along` holds the same at each earlier point of `train.evaluate_at`.
+    """
+
+    key: str
+    response_key: str
+    score_key: str
+    status: Status
+    measures: Mapping[str, float] = field(default_factory=dict)
+    along: tuple[Mapping[str, Any], ...] = ()
+    curves: Mapping[str, list[list[float]]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    message: str = ""
+    started_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialFailure(JsonRecord):
+    """A trial that a mistake or the machine ended: the first line, the class and the log with the whole story."""
+
+    key: str
+    error: str
+    message: str
+    log: str = ""

@@ -1,0 +1,228 @@
+"""Every setting of a sweep as frozen dataclasses, without torch: what the YAML files under `conf/` may say.
+
+A field's scope says which key it enters: `train` (the weights depend on it), `response` (only what is measured on them
+depends on it) or `none` (it changes where and how fast, never what).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from posweep.fields import choice, number
+
+# --- the policy
+
+
+@dataclass(frozen=True)
+class SftSettings:
+    """Supervised fine-tuning of the start checkpoint, once per sweep."""
+
+    steps: int = number(400, at_least=0)
+    batch_size: int = number(64, at_least=1)
+    learning_rate: float = number(1e-3, above=0, scale="log")
+    warmup_ratio: float = number(0.05, at_least=0, at_most=1)
+    seed: int = number(0, at_least=0)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A Llama of any size, from scratch, with a tokenizer made from the training texts."""
+
+    kind: str = choice("scratch", "scratch")
+    tokenizer: str = choice("words", "words", "bpe")
+    vocabulary_size: int = number(4096, at_least=64)
+    hidden_size: int = number(96, at_least=8)
+    layers: int = number(2, at_least=1)
+    heads: int = number(4, at_least=1)
+    context: int = number(128, at_least=16)
+    seed: int = number(0, at_least=0)
+    sft: SftSettings = field(default_factory=SftSettings)
+
+
+# --- the preferences
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """The demo world: name so many things of these kinds; see `data/demo.py`."""
+
+    kind: str = choice("demo", "demo")
+    seed: int = number(0, at_least=0)
+    pairs: int = number(3000, at_least=32)
+    sft_examples: int = number(6000, at_least=32)
+    evaluation_prompts: int = number(256, at_least=8, scope="response")
+    length_bias: float = number(0.05)
+    judge_share: float = number(0.0, at_least=0, below=1)
+    sets: ClassVar[tuple[str, ...]] = ("iid", "ood", "ood_counts")
+
+
+@dataclass(frozen=True)
+class LocalData:
+    """Preference pairs in JSON lines with `prompt`, `chosen`, `rejected`: one file to train on, one per evaluation set."""
+
+    kind: str = choice("local", "local")
+    path: str = ""
+    train: str = "train.jsonl"
+    evaluation: Mapping[str, str] = field(default_factory=lambda: {"iid": "iid.jsonl", "ood": "ood.jsonl"})
+    max_prompt_tokens: int = number(128, at_least=1)
+    max_response_tokens: int = number(256, at_least=2)
+    judge_share: float = number(0.0, at_least=0, below=1)
+    seed: int = number(0, at_least=0)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The names of the evaluation sets."""
+        return tuple(self.evaluation)
+
+
+DATA: dict[str, type] = {"demo": DemoData, "local": LocalData}
+DataSettings = DemoData | LocalData
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What every trial is measured on."""
+
+    sets: tuple[str, ...] | None = number(None, scope="response")
+    prompts: int | None = number(None, at_least=2, scope="response")
+    baseline_responses: int = number(4, at_least=1, scope="response")
+
+
+# --- a trial
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The one optimisation loop. Everything here but `micro_batch_size` and `evaluate_at` determines the weights."""
+
+    learning_rate: float = number(3e-4, above=0, symbol="learning rate", scale="log")
+    epochs: float = number(1.0, above=0)
+    batch_size: int = number(32, at_least=1)
+    warmup_ratio: float = number(0.1, at_least=0, at_most=1)
+    schedule: str = choice("linear", "constant", "linear", "cosine")
+    weight_decay: float = number(0.0, at_least=0)
+    adam_beta2: float = number(0.999, above=0, below=1)
+    max_grad_norm: float = number(1.0, above=0)
+    bucket_batches: int = number(16, at_least=1)
+    threads: int = number(1, at_least=1)
+    micro_batch_size: int | None = number(None, at_least=1, scope="none")
+    evaluate_at: tuple[float, ...] = number((1.0,), above=0, at_most=1, scope="response")
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How responses are drawn when a judge is to read them."""
+
+    temperature: float = number(1.0, above=0, scope="response")
+    top_p: float = number(1.0, above=0, at_most=1, scope="response")
+    max_new_tokens: int = number(48, at_least=1, scope="response")
+    seed: int = number(0, at_least=0, scope="response")
+    batch_size: int = number(256, at_least=1, scope="none")
+
+
+# --- the judges
+
+
+@dataclass(frozen=True)
+class GoldJudgeSettings:
+    """The demo world's true reward."""
+
+    kind: str = choice("gold", "gold")
+
+
+@dataclass(frozen=True)
+class ProxyJudgeSettings:
+    """The demo world's annotator: the true reward and, as in the labels, a liking for length."""
+
+    kind: str = choice("proxy", "proxy")
+
+
+@dataclass(frozen=True)
+class BradleyTerrySettings:
+    """A reward model trained on prompts that no trial sees (`data.judge_share` of them)."""
+
+    kind: str = choice("bradley_terry", "bradley_terry")
+    epochs: float = number(2.0, above=0)
+    batch_size: int = number(32, at_least=1)
+    learning_rate: float = number(3e-4, above=0)
+    held_out: float = number(0.2, above=0, below=1)
+    seed: int = number(0, at_least=0)
+
+
+JUDGES: dict[str, type] = {"gold": GoldJudgeSettings, "proxy": ProxyJudgeSettings, "bradley_terry": BradleyTerrySettings}
+JudgeSettings = GoldJudgeSettings | ProxyJudgeSettings | BradleyTerrySettings
+
+
+# --- where it runs and what is written down
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What one trial asks of the machine it runs on."""
+
+    cpu: float = number(1.0, above=0, scope="none")
+    gpu: float = number(0.0, at_least=0, scope="none")
+
+
+@dataclass(frozen=True)
+class ExecutorSettings:
+    """Where trials run: on Ray (this machine, or a cluster by its address) or one after another in this process."""
+
+    kind: str = choice("ray", "ray", "local", scope="none")
+    address: str | None = None
+    workers: int | None = number(None, at_least=1, scope="none")
+    trial_resources: TrialResources = field(default_factory=TrialResources)
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """What is written down: MLflow, or nothing beyond the ledger."""
+
+    kind: str = choice("mlflow", "mlflow", "none", scope="none")
+    uri: str = "sqlite:///mlflow.db"
+
+
+# --- the sweep
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """One method as the sweep holds it: the hyperparameters it starts from and its recommended grid."""
+
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Which trials: a name, seeds, and blocks of configurations (none: each method's own grid)."""
+
+    name: str = ""
+    seeds: tuple[int, ...] = (0,)
+    primary_metric: str = "ood/win_rate_vs_sft"
+    blocks: tuple[Mapping[str, Any], ...] = ()
+    source: str = ""
+
+    @property
+    def primary_set(self) -> str:
+        """The evaluation set of the primary metric."""
+        return self.primary_metric.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything one sweep is made of, as plain frozen data."""
+
+    sweep: SweepSettings
+    methods: Mapping[str, MethodSettings]
+    model: ModelSettings
+    data: DataSettings
+    evaluation: EvaluationSettings
+    train: TrainSettings
+    sample: SampleSettings
+    judges: Mapping[str, JudgeSettings]
+    executor: ExecutorSettings
+    tracking: TrackingSettings
+    output_dir: str = "outputs"
