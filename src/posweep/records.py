@@ -119,3 +119,30 @@ class TrialFailure(JsonRecord):
     error: str
     message: str
     log: str = ""
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """What a tracker holds of a sweep: everything a report is made from.
+
+    Attributes:
+        name: of the sweep.
+        primary_metric: `<set>/<measure>`, declared before the sweep ran.
+        plan: every trial that belongs to the sweep.
+        results: what each trial came to, by key; keys without a result are not finished.
+        responses: per-prompt rows by key.
+        baseline: the SFT model's own measures, `<set>/<measure>`; its `win_rate_vs_sft` is the A/A row and must be ½.
+        facts: what else a reader should know: `judge/<name>/<fact>` numbers, `commit`, `data`, `model` texts.
+        others: trials the tracker holds that the plan does not name.
+        run_urls: where each trial's run is shown, by key.
+    """
+
+    name: str
+    primary_metric: str
+    plan: tuple[TrialSpec, ...]
+    results: Mapping[str, TrialResult]
+    responses: Mapping[str, tuple[Response, ...]] = field(default_factory=dict)
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    others: int = 0
+    run_urls: Mapping[str, str] = field(default_factory=dict)
