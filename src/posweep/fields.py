@@ -10,7 +10,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 Scope = Literal["train", "response", "none"]
 
@@ -90,3 +91,52 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def typed(value: Any, annotation: Any) -> Any:
+    """`value` as the annotated type (2 is a good float, 2.0 a good int), or ValueError with what was expected."""
+    if annotation is Any:
+        return value
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return None if value is None else typed(value, next(a for a in arguments if a is not NoneType))
+    if origin is tuple:
+        return tuple(typed(item, arguments[0]) for item in _expected(value, list | tuple, "a list"))
+    if origin is Mapping:
+        items = _expected(value, Mapping, "a mapping").items()
+        return {str(key): typed(item, arguments[1]) for key, item in items}
+    if annotation is float:
+        return float(_expected(value, int | float, "a number", forbidden=bool))
+    if annotation is int:
+        number = _expected(value, int | float, "a whole number", forbidden=bool)
+        return int(number) if float(number).is_integer() else _expected(value, NoneType, "a whole number")
+    names = {str: "text", bool: "true or false", Mapping: "a mapping"}
+    return _expected(value, annotation, names.get(annotation, str(annotation)))
+
+
+def _expected(value: Any, kind: Any, words: str, forbidden: Any = ()) -> Any:
+    if not isinstance(value, kind) or isinstance(value, forbidden):
+        raise ValueError(f"must be {words}, got {value!r}")
+    return value
+
+
+def build(cls: type, values: Any, place: str, problems: list[str]) -> Any:
+    """A settings dataclass from plain values; every mistake becomes a sentence in `problems` and keeps the default."""
+    if not isinstance(values, Mapping):
+        problems.append(f"{place}: must be a mapping of settings, got {values!r}.")
+        return cls()
+    hints, known = get_type_hints(cls), [field.name for field in dataclasses.fields(cls)]
+    good: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            problems.append(f"{place}.{name}: no such setting; {place} takes {', '.join(known)}.")
+        elif dataclasses.is_dataclass(hints[name]):
+            good[name] = build(hints[name], value, f"{place}.{name}", problems)  # type: ignore[arg-type]
+        else:
+            try:
+                good[name] = typed(value, hints[name])
+            except ValueError as error:
+                problems.append(f"{place}.{name}: {error}.")
+    outside = range_problems(cls, good, place)
+    problems.extend(outside)
+    return cls(**good) if not outside else cls()

@@ -112,6 +112,34 @@ class TrialResult(JsonRecord):
 
 
 @dataclass(frozen=True)
+class Outcome(JsonRecord):
+    """A trial's result with the rows behind it."""
+
+    result: TrialResult
+    responses: tuple[Response, ...] = ()
+    held_out: tuple[HeldOutPair, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The outcome that `to_json` wrote."""
+        return cls(
+            TrialResult.from_json(data["result"]),
+            tuple(Response.from_json(row) for row in data["responses"]),
+            tuple(HeldOutPair.from_json(row) for row in data["held_out"]),
+        )
+
+
+@dataclass(frozen=True)
+class SweepHeader(JsonRecord):
+    """What belongs to a sweep as a whole; its fields are those of `SweepRecord`."""
+
+    name: str
+    primary_metric: str
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TrialFailure(JsonRecord):
     """A trial that a mistake or the machine ended: the first line, the class and the log with the whole story."""
 

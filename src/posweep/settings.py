@@ -53,8 +53,10 @@ class DemoData:
     pairs: int = number(3000, at_least=32)
     sft_examples: int = number(6000, at_least=32)
     evaluation_prompts: int = number(256, at_least=8, scope="response")
-    length_bias: float = number(0.05)
+    length_bias: float = number(0.1)
     judge_share: float = number(0.0, at_least=0, below=1)
+    max_prompt_tokens: ClassVar[int] = 8
+    max_response_tokens: ClassVar[int] = 48
     sets: ClassVar[tuple[str, ...]] = ("iid", "ood", "ood_counts")
 
 

@@ -42,12 +42,12 @@ KINDS: dict[str, tuple[str, ...]] = {
     "flowers": ("rose", "tulip", "lily", "daisy", "iris", "poppy", "violet", "orchid"),
     "spices": ("pepper", "ginger", "cumin", "clove", "saffron", "nutmeg", "thyme", "basil"),
 }
-NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 COUNTS = {word: count for count, word in NUMBERS.items()}
 FILLERS = ("well", "sure", "here", "are", "some", "really", "very", "nice", "indeed", "also")
 KIND_OF = {item: kind for kind, items in KINDS.items() for item in items}
 
-TRAINED_TOTAL = 5
+TRAINED_TOTAL = 7
 """Training asks for at most this many things; `ood_counts` for more."""
 UNSEEN_PAIRS_SHARE = 0.25
 """Share of the unordered pairs of kinds that training never asks for together."""
@@ -129,7 +129,7 @@ def load(settings: DemoData) -> Preferences:
     """The whole world of one seed: SFT corpus, labelled pairs, and three evaluation sets."""
     trained, unseen = _kind_pairs(settings.seed)
     rng = {name: np.random.default_rng([settings.seed, i]) for i, name in enumerate(("sft", "train", *settings.sets))}
-    small, large = _counts(2, TRAINED_TOTAL), _counts(TRAINED_TOTAL + 1, 2 * max(NUMBERS))
+    small, large = _counts(0, TRAINED_TOTAL), _counts(TRAINED_TOTAL + 1, 2 * max(NUMBERS))
     where = {"iid": (trained, small), "ood": (unseen, small), "ood_counts": (trained, large)}
     evaluation = {
         name: _distinct_pairs(rng[name], *where[name], settings.evaluation_prompts, settings.length_bias, set())

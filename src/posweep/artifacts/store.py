@@ -1,0 +1,59 @@
+"""A folder of artifacts, each under the fingerprint of exactly what determines it; written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from posweep.plan import fingerprint
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Artifacts under `root/<kind>/<fingerprint>/`, with a manifest that says what is complete."""
+
+    root: Path
+    say: Callable[[str], None] = lambda _: None
+
+    def get(self, kind: str, content: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """The folder of an artifact; `make` fills it where it is missing or incomplete, under a lock of its own."""
+        folder = self.root / kind / fingerprint(content)
+        if _complete(folder):
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not _complete(folder):
+                self.say(kind)
+                self._write(folder, content, make)
+        return folder
+
+    def _write(self, folder: Path, content: Mapping[str, Any], make: Callable[[Path], None]) -> None:
+        """Fill a temporary folder beside it, then give it its name: half an artifact is never found."""
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            make(temporary)
+            sizes = {str(f.relative_to(temporary)): f.stat().st_size for f in temporary.rglob("*") if f.is_file()}
+            (temporary / MANIFEST).write_text(json.dumps({"content": content, "files": sizes}, indent=1, sort_keys=True))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _complete(folder: Path) -> bool:
+    """Whether every file the manifest lists is there in its full size."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError):
+        return False

@@ -1,0 +1,138 @@
+"""The command line: a verb, then Hydra overrides. `posweep sweep=demo` launches; the other verbs look, repeat or report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from posweep.errors import ConfigError, PosweepError
+
+# Telemetry is off by name, before any of these is imported.
+os.environ.update(
+    RAY_USAGE_STATS_ENABLED="0", MLFLOW_DISABLE_TELEMETRY="true", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="true",
+    TOKENIZERS_PARALLELISM="false",
+)  # fmt: skip
+
+HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
+
+
+def main() -> None:
+    """The entry point: one sentence and an exit code for a user's mistake, a traceback only for ours."""
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. Everything finished is kept; continue with: posweep {' '.join(sys.argv[1:])}", file=sys.stderr)
+        code = 130
+    except PosweepError as error:
+        for line in str(error).splitlines():
+            print(line, file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Take the verb off the arguments and do it."""
+    _strip_verb_from_completion()
+    verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("launch", list(argv))
+    if any(argument.split("=")[0] in HYDRA_FLAGS for argument in rest):
+        from posweep.config import show
+
+        show(rest)
+        return 0
+    if "-m" in rest or "--multirun" in rest:
+        raise ConfigError("-m: posweep has no multirun; a sweep's blocks say which trials to run (sweeps/*.yaml).")
+    if verb == "launch" and rest and "=" not in rest[0] and rest[0].isidentifier():
+        raise ConfigError(f"{rest[0]}: no such verb; there are {', '.join(VERBS)} (none launches the sweep).")
+    VERBS[verb](list(rest))
+    return 0
+
+
+def launch(overrides: list[str]) -> None:
+    """posweep sweep=NAME: run what is not finished and write the report."""
+    from posweep import launch as stage
+    from posweep.config import configure, dump
+
+    configuration = configure(overrides)
+    failed: PosweepError | None = None
+    try:
+        stage.launch(configuration, dump(overrides))
+    except PosweepError as error:
+        if error.exit_code != 3:
+            raise
+        failed = error
+    _summary(stage.folder_of(configuration) / "report", configuration.sweep.primary_metric)
+    if failed:
+        raise failed
+
+
+def plan(overrides: list[str]) -> None:
+    """posweep plan sweep=NAME: what would run."""
+    from posweep import console
+    from posweep.config import configure
+
+    console.print_plan(configure(overrides))
+
+
+def show_status(overrides: list[str]) -> None:
+    """posweep status sweep=NAME: what has become of it."""
+    from posweep import console
+    from posweep.config import configure
+
+    console.print_status(configure(overrides))
+
+
+def trial(overrides: list[str]) -> None:
+    """posweep trial sweep=NAME key=KEY: one trial here and now."""
+    from posweep import console
+    from posweep.config import configure
+
+    keys = [override.removeprefix("key=") for override in overrides if override.startswith("key=")]
+    if len(keys) != 1:
+        raise ConfigError("key: name one trial with key=KEY (posweep plan lists the keys).")
+    console.print_trial(configure([o for o in overrides if not o.startswith("key=")]), keys[0])
+
+
+def report(overrides: list[str]) -> None:
+    """posweep report sweep=NAME: figures, tables and the page from what is recorded."""
+    from posweep.config import configure
+    from posweep.launch import report as write
+
+    configuration = configure(overrides)
+    page = write(configuration)
+    _summary(page.parent, configuration.sweep.primary_metric)
+
+
+def ui(overrides: list[str]) -> None:
+    """posweep ui: the MLflow UI on this store, on 127.0.0.1."""
+    from posweep.config import tracking
+    from posweep.trackers.mlflow import serve
+
+    port = next((int(o.removeprefix("port=")) for o in overrides if o.startswith("port=")), 5000)
+    serve(tracking([o for o in overrides if not o.startswith("port=")]).uri, port)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "launch": launch,
+    "plan": plan,
+    "status": show_status,
+    "trial": trial,
+    "report": report,
+    "ui": ui,
+}
+
+
+def _summary(folder: object, metric: str) -> None:
+    from posweep.console import print_summary
+
+    print_summary(folder, metric)  # type: ignore[arg-type]
+
+
+def _strip_verb_from_completion() -> None:
+    """The shell completes `posweep plan sweep=…` as Hydra knows it: without the verb."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split(maxsplit=2)
+    if len(words) > 1 and words[1] in VERBS and (len(words) > 2 or line.endswith(" ")):
+        stripped = f"{words[0]} {words[2] if len(words) > 2 else ''}"
+        point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(stripped))
+        os.environ.update(COMP_LINE=stripped, COMP_POINT=str(point))

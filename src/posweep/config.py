@@ -1,0 +1,294 @@
+"""The door to Hydra: compose `conf/` and `sweeps/`, turn the result into plain frozen data, report every mistake at once.
+
+Nobody above or below this module sees a `DictConfig`. `sweeps/*.yaml` is the group `sweep`; the working folder's `conf/`
+and `sweeps/` come first, then the package's own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra._internal.core_plugins.file_config_source import FileConfigSource  # isort: skip
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from posweep.errors import ConfigError
+from posweep.fields import build
+from posweep.objectives import OBJECTIVES, hyperparameters
+from posweep.plan import unknown_hyperparameter
+from posweep.settings import (
+    DATA,
+    JUDGES,
+    Configuration,
+    EvaluationSettings,
+    ExecutorSettings,
+    MethodSettings,
+    ModelSettings,
+    SampleSettings,
+    SweepSettings,
+    TrackingSettings,
+    TrainSettings,
+)
+
+SECTIONS: dict[str, type] = {
+    "model": ModelSettings,
+    "evaluation": EvaluationSettings,
+    "train": TrainSettings,
+    "sample": SampleSettings,
+    "executor": ExecutorSettings,
+    "tracking": TrackingSettings,
+}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class PosweepSource(FileConfigSource):  # type: ignore[misc]
+    """Configuration files of one folder: its `conf/`, with its `sweeps/` as the group `sweep`."""
+
+    @staticmethod
+    def scheme() -> str:
+        """How a search path names this kind of source."""
+        return "posweep"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """One YAML file."""
+        return super().load_config(_within(config_path))
+
+    def available(self) -> bool:
+        """Whether the folder holds configurations at all."""
+        return self.is_group("") or self.is_group("sweep")
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether this is a folder of choices."""
+        return bool(super().is_group(_within(config_path)))
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether this is a file."""
+        return bool(super().is_config(_within(config_path)))
+
+    def list(self, config_path: str, results_filter: Any) -> Any:
+        """The choices of a group."""
+        names = super().list(_within(config_path), results_filter) if self.is_group(config_path) else []
+        return sorted({*names, "sweep"}) if config_path == "" else names
+
+
+class PosweepSearchPath(SearchPathPlugin):  # type: ignore[misc]
+    """The working folder first, then the package's own configurations."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append both folders."""
+        for provider, folder in search_folders().items():
+            search_path.append(provider=provider, path=f"posweep://{folder}")
+
+
+def search_folders() -> dict[str, Path]:
+    """Where configurations are looked for, in order."""
+    package = Path(__file__).parent
+    own = package if (package / "conf").is_dir() else package.parents[1]
+    folders = {"working folder": Path.cwd(), "posweep": own}
+    return {"posweep": own} if Path.cwd() == own else folders
+
+
+def _within(config_path: str) -> str:
+    """Where a group lives in a folder: `sweep/x` in `sweeps/x`, everything else under `conf/`."""
+    head, _, rest = config_path.partition("/")
+    return f"sweeps/{rest}" if head == "sweep" else f"conf/{config_path}"
+
+
+Plugins.instance().register(PosweepSource)
+Plugins.instance().register(PosweepSearchPath)
+
+
+def sweeps() -> list[str]:
+    """The sweeps that can be named, from all search folders."""
+    return sorted({file.stem for folder in search_folders().values() for file in (folder / "sweeps").glob("*.yaml")})
+
+
+def configure(overrides: Sequence[str]) -> Configuration:
+    """Compose the configuration that the overrides ask for and check all of it.
+
+    Raises:
+        ConfigError: Hydra could not compose it (one mistake), or the result holds mistakes (all of them).
+    """
+    composed, choices = _compose(overrides)
+    if not choices.get("sweep"):
+        raise ConfigError(f"sweep: none named; add sweep=NAME, one of {', '.join(sweeps())}.")
+    problems: list[str] = []
+    configuration = _checked(composed, f"sweeps/{choices['sweep']}.yaml", problems)
+    if problems:
+        raise ConfigError(problems)
+    return configuration
+
+
+def tracking(overrides: Sequence[str]) -> TrackingSettings:
+    """The tracking settings alone: for verbs that need no sweep."""
+    problems: list[str] = []
+    settings: TrackingSettings = build(TrackingSettings, _compose(overrides)[0]["tracking"], "tracking", problems)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def dump(overrides: Sequence[str]) -> str:
+    """The composed configuration as YAML."""
+    composed, _ = _compose(overrides)
+    return str(OmegaConf.to_yaml(OmegaConf.create(composed)))
+
+
+def show(argv: Sequence[str]) -> None:
+    """`--help`, `--cfg`, `--info` and completion, which are Hydra's own."""
+    import hydra
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that `sentence` can say it
+    sys.argv = ["posweep", *argv]
+    try:
+        hydra.main(version_base="1.3", config_path=None, config_name="config")(lambda _: None)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(sentence(error, argv)) from None
+
+
+# --- composition
+
+
+def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize(config_path=None, version_base="1.3", job_name="posweep"):
+            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+            choices = dict(composed.hydra.runtime.choices)
+            OmegaConf.set_struct(composed, False)
+            del composed["hydra"]
+            return OmegaConf.to_container(composed, resolve=True), choices  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(sentence(error, overrides)) from None
+    except Exception as error:
+        if type(error).__module__.startswith("yaml"):
+            raise ConfigError(sentence(error, overrides)) from None
+        raise
+
+
+def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
+    """One sentence for what Hydra says in several lines: what is wrong, and what there is instead."""
+    text = " ".join(str(error).split())
+    missing = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
+    if missing:
+        group, name = missing.groups()
+        if group == "sweep":
+            return f"sweep={name}: no such sweep; there are {', '.join(sweeps())}.{_nearest(name, sweeps())}"
+        options = _options(group)
+        return f"{group}={name}: no such {group}; there are {', '.join(options)}.{_nearest(name, options)}"
+    unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
+    if unknown:
+        return _unknown_setting(unknown.group(1), overrides)
+    text = text.split(" See https://")[0]
+    return text if text.endswith(".") else f"{text}."
+
+
+def _unknown_setting(key: str, overrides: Sequence[str]) -> str:
+    section, _, name = key.rpartition(".")
+    rest = [o for o in overrides if not o.lstrip("+~").startswith(key)]
+    try:
+        node: Any = _compose(rest)[0]
+        for part in section.split(".") if section else ():
+            node = node[part]
+        known = list(node)
+    except (ConfigError, KeyError, TypeError):
+        return f"{key}: no such setting (posweep --cfg job shows all)."
+    where = section or "the configuration"
+    if section.startswith("method."):
+        method = section.split(".")[1]
+        if section.endswith("hyperparameters") and method in OBJECTIVES:
+            return f"{key}: {unknown_hyperparameter(method, name)}"
+    return f"{key}: no such setting; {where} takes {', '.join(map(str, known))}.{_nearest(name, known)}"
+
+
+def _options(group: str) -> list[str]:
+    return sorted({f.stem for folder in search_folders().values() for f in (folder / _within(group)).glob("*.yaml")})
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, list(map(str, known)), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+# --- from plain data to settings
+
+
+def _checked(composed: Mapping[str, Any], source: str, problems: list[str]) -> Configuration:
+    sweep = build(SweepSettings, {**(composed.get("sweep") or {}), "source": source}, "sweep", problems)
+    sections = {name: build(cls, composed.get(name) or {}, name, problems) for name, cls in SECTIONS.items()}
+    data = _of_kind(DATA, composed.get("data"), "data", problems)
+    judges = {n: _of_kind(JUDGES, s, f"judge.{n}", problems) for n, s in (composed.get("judge") or {}).items()}
+    methods = _methods(composed.get("method") or {}, problems)
+    known = {"sweep", "method", "judge", "data", "output_dir", *SECTIONS}
+    problems += [f"{name}: no such setting; there are {', '.join(sorted(known))}." for name in set(composed) - known]
+    if not problems:
+        problems += _sweep_problems(sweep, methods, judges, data, sections["evaluation"])
+    return Configuration(
+        sweep=sweep, methods=methods, data=data, judges=judges, output_dir=str(composed.get("output_dir", "outputs")),
+        **sections,
+    )  # fmt: skip
+
+
+def _of_kind(kinds: Mapping[str, type], values: Any, place: str, problems: list[str]) -> Any:
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    if kind not in kinds:
+        problems.append(f"{place}.kind: must be one of {', '.join(kinds)}, got {kind!r}.")
+        return next(iter(kinds.values()))()
+    return build(kinds[kind], values, place, problems)
+
+
+def _methods(composed: Mapping[str, Any], problems: list[str]) -> dict[str, MethodSettings]:
+    methods = {}
+    for name, values in composed.items():
+        place = f"method.{name}"
+        if name not in OBJECTIVES:
+            problems.append(f"{place}: no such method; there are {', '.join(OBJECTIVES)}.{_nearest(name, list(OBJECTIVES))}")
+            continue
+        settings = build(MethodSettings, values, place, problems)
+        given, own = settings.hyperparameters, hyperparameters(OBJECTIVES[name])
+        problems += [f"{place}.hyperparameters: {unknown_hyperparameter(name, n)}" for n in given if n not in own]
+        checked = build(OBJECTIVES[name], {n: v for n, v in given.items() if n in own}, f"{place}.hyperparameters", problems)
+        methods[name] = MethodSettings({n: getattr(checked, n) for n in own}, settings.grid)
+    return methods
+
+
+def _sweep_problems(
+    sweep: SweepSettings, methods: Mapping[str, Any], judges: Mapping[str, Any], data: Any, evaluation: EvaluationSettings
+) -> list[str]:
+    """What only the whole can show: names that must fit one another."""
+    place, problems = sweep.source, []
+    if not NAME.fullmatch(sweep.name):
+        problems.append(f"{place} → sweep.name: must be letters, digits, '.', '_' and '-', got {sweep.name!r}.")
+    if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
+        problems.append(f"{place} → sweep.seeds: must be different whole numbers ≥ 0, at least one, got {list(sweep.seeds)}.")
+    if not methods:
+        problems.append(f"method: none selected; add method=[…] with some of {', '.join(OBJECTIVES)}.")
+    if not judges:
+        problems.append(f"judge: none selected; add judge=[…] with some of {', '.join(JUDGES)}.")
+    chosen = evaluation.sets or data.sets
+    problems += [
+        f"evaluation.sets: data={data.kind} has no set {name!r}; it has {', '.join(data.sets)}."
+        for name in chosen
+        if name not in data.sets
+    ]
+    if sweep.primary_set not in chosen:
+        problems.append(f"{place} → sweep.primary_metric: no set {sweep.primary_set!r}; there are {', '.join(chosen)}.")
+    for name, judge in judges.items():
+        if judge.kind in ("gold", "proxy") and data.kind != "demo":
+            problems.append(f"judge.{name}: judges the demo world only; with data={data.kind} take judge=[bradley_terry].")
+        if judge.kind == "bradley_terry" and data.judge_share == 0:
+            problems.append(f"judge.{name}: trains on prompts no trial sees; set data.judge_share > 0, got 0.")
+    return problems

@@ -1,0 +1,185 @@
+"""What the verbs print: the plan before it runs, what became of it, one trial, the summary at the end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from posweep.ledger import Ledger
+from posweep.objectives import OBJECTIVES, hyperparameters
+from posweep.plan import Plan, detectable_difference, make_plan
+from posweep.records import TrialResult, TrialSpec
+from posweep.settings import Configuration
+
+
+def print_plan(configuration: Configuration) -> None:
+    """Trials per block with what is finished, the smallest difference the prompts can show, and the time, if known."""
+    from posweep.launch import folder_of
+
+    plan, console = make_plan(configuration), _console()
+    finished = Ledger(folder_of(configuration)).finished(plan)
+    table = _table("block", "method", "prior", "varies", "learning rates", "trials", "finished", "time left", numbers=3)
+    left: list[float | None] = []
+    for block, specs in _by_block(plan).items():
+        seconds = _seconds_left(specs, finished)
+        left.append(seconds)
+        done = sum(spec.key in finished for spec in specs)
+        table.add_row(
+            str(block), OBJECTIVES[specs[0].method].title, specs[0].prior, _varies(specs), _values(specs, "learning_rate"),
+            str(len(specs)), str(done), _duration(seconds),
+        )  # fmt: skip
+    console.print(table)
+    workers = _workers(configuration)
+    total = None if None in left else sum(s for s in left if s) / workers
+    gpus = configuration.executor.trial_resources.gpu
+    hours = f"{total * workers * gpus / 3600:.1f}" if total is not None else "unknown"
+    prompts = configuration.evaluation.prompts or getattr(configuration.data, "evaluation_prompts", None)
+    console.print(
+        f"{len(plan)} trials, {len(finished)} finished, {len(plan) - len(finished)} left · time {_duration(total)} with "
+        f"{workers} at a time · GPU-hours {hours}"
+    )
+    if prompts:
+        console.print(
+            f"{prompts} prompts per set: a win-rate difference under {100 * detectable_difference(prompts):.0f} points "
+            "cannot be told from chance (5 %, power 80 %)."
+        )
+    sizes = Counter(spec.method for spec in plan)
+    if len(set(sizes.values())) > 1:
+        unequal = ", ".join(f"{OBJECTIVES[m].title} {n}" for m, n in sizes.items())
+        console.print(f"The methods have unequal numbers of trials ({unequal}): do not compare their maxima.")
+
+
+def print_status(configuration: Configuration) -> None:
+    """Finished, running, failed, diverged and left per method; failures with their first line and their log."""
+    from posweep.launch import RUNNING, folder_of
+
+    folder = folder_of(configuration)
+    plan, ledger, console = make_plan(configuration), Ledger(folder), _console()
+    finished, failures = ledger.finished(plan), ledger.failures(plan)
+    running = set(json.loads((folder / RUNNING).read_text())) if (folder / RUNNING).is_file() else set()
+    table = _table("method", "trials", "finished", "running", "failed", "diverged", "left", numbers=6)
+    for method, specs in _by_method(plan).items():
+        became = Counter(_status(spec.key, finished, failures, running) for spec in specs)
+        columns = ("finished", "running", "failed", "diverged", "left")
+        table.add_row(OBJECTIVES[method].title, str(len(specs)), *(str(became[name]) for name in columns))
+    console.print(table)
+    for key, failure in failures.items():
+        if key not in finished:
+            console.print(f"{key}  {failure.error}: {failure.message}\n    log: {failure.log}", markup=False)
+
+
+def print_trial(configuration: Configuration, key: str) -> None:
+    """Run one trial in this process, without recording it, and print its measures."""
+    from posweep.artifacts.shared import prepare
+    from posweep.artifacts.store import Store
+    from posweep.launch import folder_of
+    from posweep.trial import run_trial
+
+    spec, console = make_plan(configuration).of(key), _console()
+    console.print(f"{OBJECTIVES[spec.method].title} {_point(spec)} seed {spec.seed} · key {spec.key}", markup=False)
+    device = "cuda" if configuration.executor.trial_resources.gpu > 0 else "cpu"
+    store = Store(folder_of(configuration) / "artifacts", lambda kind: console.print(f"making {kind} …"))
+    result = run_trial(spec, prepare(configuration, store, device)).result
+    table = _table("measure", "value", "± standard error", numbers=2)
+    for name, value in result.measures.items():
+        if not name.endswith("_se"):
+            error = result.measures.get(f"{name}_se")
+            table.add_row(name, f"{value:.4f}", "" if error is None else f"{error:.4f}")
+    console.print(table)
+    console.print(f"{result.status} in {result.seconds['total']:.1f} s {result.message}", markup=False)
+    before = Ledger(folder_of(configuration)).result(spec.key)
+    if before and before.score_key == spec.score_key:
+        same = dict(before.measures) == dict(result.measures)
+        console.print(f"The ledger holds {'the same' if same else 'OTHER'} numbers for this trial.")
+
+
+def print_summary(folder: Path, metric: str) -> None:
+    """The table of summary.json, and the page to open next."""
+    summary, console = json.loads((folder / "summary.json").read_text()), _console()
+    names = ("trials", "finished", "diverged", "failed", "best", "median", "iqm", "p10", "share_beating_sft")
+    table = _table("method", *(name.replace("_", " ") for name in names), numbers=len(names))
+    for method, row in summary["methods"].items():
+        cells = (row[name] for name in names)
+        table.add_row(OBJECTIVES[method].title, *("–" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
+    console.print(f"{metric}, over configurations (best: chosen on half of the prompts, scored on the other; diverged dropped)")
+    console.print(table)
+    console.print(f"Open {folder / 'report.html'}")
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for every table where there is none."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
+
+
+def _table(*columns: str, numbers: int) -> Table:
+    """A plain table whose last `numbers` columns are right-aligned."""
+    table = Table(box=None, pad_edge=False)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i >= len(columns) - numbers else "left")
+    return table
+
+
+def _by_block(plan: Plan) -> Mapping[int, list[TrialSpec]]:
+    blocks: dict[int, list[TrialSpec]] = defaultdict(list)
+    for spec in plan:
+        blocks[spec.block].append(spec)
+    return blocks
+
+
+def _by_method(plan: Plan) -> Mapping[str, list[TrialSpec]]:
+    methods: dict[str, list[TrialSpec]] = defaultdict(list)
+    for spec in plan:
+        methods[spec.method].append(spec)
+    return methods
+
+
+def _status(key: str, finished: Mapping[str, TrialResult], failures: Iterable[str], running: Iterable[str]) -> str:
+    if key in finished:
+        return finished[key].status
+    return "running" if key in running else "failed" if key in failures else "left"
+
+
+def _varies(specs: list[TrialSpec]) -> str:
+    """The axes of a block and how many values each has."""
+    own = hyperparameters(OBJECTIVES[specs[0].method])
+    axes = {name: len({str(spec.point[name]) for spec in specs}) for name in specs[0].varied if name != "learning_rate"}
+    return " × ".join(f"{own[name].symbol if name in own else name} {count}" for name, count in axes.items()) or "–"
+
+
+def _values(specs: list[TrialSpec], name: str) -> str:
+    values = sorted({spec.train[name] for spec in specs})
+    return " ".join(f"{value:g}" for value in values) if len(values) <= 5 else f"{values[0]:g} … {values[-1]:g}"
+
+
+def _point(spec: TrialSpec) -> str:
+    return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in spec.point.items())
+
+
+def _seconds_left(specs: list[TrialSpec], finished: Mapping[str, TrialResult]) -> float | None:
+    """From finished trials of the same method, batch and epochs; None where there is none to go by."""
+    left = [spec for spec in specs if spec.key not in finished]
+    known = [finished[spec.key].seconds["total"] for spec in specs if spec.key in finished]
+    if not left:
+        return 0.0
+    return len(left) * sum(known) / len(known) if known else None
+
+
+def _workers(configuration: Configuration) -> int:
+    import os
+
+    settings = configuration.executor
+    if settings.kind == "local":
+        return 1
+    return settings.workers or max(1, int((os.cpu_count() or 1) // settings.trial_resources.cpu))
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    return f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02d}:{int(seconds % 60):02d}"

@@ -1,0 +1,60 @@
+"""What every executor does: run trials somewhere and say what becomes of each. The laptop is a cluster of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from posweep.records import TrialSpec
+from posweep.settings import Configuration
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to know besides a key: the configuration, the trials by key, the sweep's folder."""
+
+    configuration: Configuration
+    folder: Path
+    specs: dict[str, TrialSpec]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened to a trial; the result itself is in the ledger."""
+
+    kind: Literal["started", "finished", "diverged", "failed"]
+    key: str
+
+
+Listener = Callable[[Event], None]
+
+
+class Executor(Protocol):
+    """Runs trials; results go into the ledger, events to the listener."""
+
+    def preflight(self) -> list[str]:
+        """What stands in the way, a sentence each; takes at most 5 seconds and starts nothing."""
+        ...
+
+    def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
+        """Run the trials; returns when each has finished, diverged or failed."""
+        ...
+
+
+def gpus_here() -> int:
+    """GPUs this machine has."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def gpu_problem(asked: float, found: float, where: str) -> list[str]:
+    """The sentence for a GPU asked for where there is none."""
+    if asked <= found:
+        return []
+    return [
+        f"executor.trial_resources.gpu: each trial asks for {asked:g} GPU and {where} has {found:g}. Set "
+        "executor.trial_resources.gpu=0, or executor.address=<a cluster with GPUs>."
+    ]

@@ -1,0 +1,64 @@
+"""A worker: what stays loaded between trials, and what becomes of each trial. The same on every executor."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import Literal
+
+from posweep.artifacts.shared import Shared, prepare
+from posweep.artifacts.store import Store
+from posweep.executors.base import Work
+from posweep.ledger import Ledger
+from posweep.records import Outcome, TrialFailure, TrialSpec
+from posweep.trial import rescore, run_trial
+
+End = Literal["finished", "diverged", "failed"]
+
+
+class Worker:
+    """Runs trials one after another; weights, tokens and judges are loaded once."""
+
+    def __init__(self, work: Work):
+        self.work = work
+        self.ledger = Ledger(work.folder)
+        self._shared: Shared | None = None
+
+    @property
+    def shared(self) -> Shared:
+        """The artifacts, read on the first trial."""
+        if self._shared is None:
+            device = "cuda" if self.work.configuration.executor.trial_resources.gpu > 0 else "cpu"
+            self._shared = prepare(self.work.configuration, Store(self.work.folder / "artifacts"), device)
+        return self._shared
+
+    def run(self, key: str) -> End:
+        """Run one trial and record what became of it; a mistake of ours fails that trial, not the sweep."""
+        spec = self.work.specs[key]
+        try:
+            shared = self.shared
+            began = time.perf_counter()
+            outcome = self._outcome(spec, shared)
+            self.ledger.write(_with_record_time(outcome, began))
+            return "diverged" if outcome.result.status == "diverged" else "finished"
+        except Exception as error:
+            story = traceback.format_exc()
+            message = str(error).partition("\n")[0]
+            failure = TrialFailure(key, type(error).__name__, message, str(self.ledger.log(key)))
+            self.ledger.fail(failure, story)
+            return "failed"
+
+    def _outcome(self, spec: TrialSpec, shared: Shared) -> Outcome:
+        """Train, unless responses of this very policy lie there and only want other judges."""
+        before = self.ledger.outcome(spec.key)
+        if before and before.responses and before.result.response_key == spec.response_key:
+            return rescore(spec, shared, before)
+        return run_trial(spec, shared)
+
+
+def _with_record_time(outcome: Outcome, began: float) -> Outcome:
+    """The whole of the trial's time in the worker, with what lies between its stages."""
+    import dataclasses
+
+    seconds = {**outcome.result.seconds, "total": time.perf_counter() - began}
+    return dataclasses.replace(outcome, result=dataclasses.replace(outcome.result, seconds=seconds))

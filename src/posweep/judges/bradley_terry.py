@@ -1,0 +1,117 @@
+"""A reward model trained on pairs that no trial sees: the chance that y is preferred to y′ is σ(r(x,y) − r(x,y′))."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+from posweep.data.base import split_by_prompt
+from posweep.policy.load import Policy, encode_prompts, encode_responses
+from posweep.policy.reproducible import seeded
+from posweep.policy.train import Losses, batches, optimise, steps_of
+from posweep.records import PreferencePair
+from posweep.settings import BradleyTerrySettings, TrainSettings
+
+FACTS = "facts.json"
+
+
+@dataclass(frozen=True)
+class BradleyTerryJudge:
+    """The trained reward model; scores are in log-odds of being preferred."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerFast
+    limits: tuple[int, int]
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """r(x, y) of each response, in batches of similar length."""
+        rows = self.encode(prompts, responses)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        scores = np.empty(len(rows))
+        for start in range(0, len(order), batch_size):
+            items = order[start : start + batch_size]
+            with torch.inference_mode():
+                scores[items] = self.rewards([rows[i] for i in items]).cpu().numpy()
+        return scores
+
+    def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
+        """Prompt and response in tokens, one list each."""
+        left = encode_prompts(self.tokenizer, prompts, self.limits[0])
+        right = encode_responses(self.tokenizer, responses, self.limits[1])
+        return [p + r for p, r in zip(left, right, strict=True)]
+
+    def rewards(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """r(x, y) read off the last token of each row, (rows,)."""
+        longest, pad = max(map(len, rows)), int(self.tokenizer.pad_token_id)
+        device = next(self.model.parameters()).device
+        ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
+        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+        last = torch.tensor([len(row) - 1 for row in rows], device=device)
+        return self.model.score(hidden[torch.arange(len(rows), device=device), last])[:, 0].float()  # type: ignore[no-any-return]
+
+
+def train_judge(
+    settings: BradleyTerrySettings, sft: Policy, pairs: Sequence[PreferencePair], limits: tuple[int, int], folder: Path
+) -> None:
+    """Train from the SFT weights on most of the prompts, measure on the rest, and write a Hugging Face folder.
+
+    `facts.json` holds the held-out accuracy and, beside it, what "the longer wins" would have got.
+    """
+    training, held_out = split_by_prompt(pairs, settings.held_out, settings.seed)
+    with seeded(settings.seed):
+        model = LlamaForSequenceClassification(_with_one_output(sft))
+    model.model.load_state_dict(sft.model.model.state_dict())
+    judge = BradleyTerryJudge(model.to(sft.device), sft.tokenizer, limits)
+    chosen = judge.encode([p.prompt for p in training], [p.chosen for p in training])
+    rejected = judge.encode([p.prompt for p in training], [p.rejected for p in training])
+
+    def loss(items: np.ndarray) -> Losses:
+        rewards = judge.rewards([chosen[i] for i in items] + [rejected[i] for i in items])
+        return Losses(torch.nn.functional.softplus(rewards[len(items) :] - rewards[: len(items)]), {})
+
+    lengths = np.array([len(c) + len(r) for c, r in zip(chosen, rejected, strict=True)])
+    batch_size = min(settings.batch_size, len(training))
+    steps = steps_of(len(training), batch_size, settings.epochs)
+    loop = TrainSettings(learning_rate=settings.learning_rate)
+    optimise(model, batches(lengths, batch_size, steps, seed=settings.seed), loss, loop)
+    model.eval().save_pretrained(folder)
+    sft.tokenizer.save_pretrained(folder)
+    (folder / FACTS).write_text(json.dumps(_facts(judge, training, held_out), indent=1))
+
+
+def load_judge(folder: Path, limits: tuple[int, int], device: str) -> BradleyTerryJudge:
+    """Read what `train_judge` wrote."""
+    model = LlamaForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return BradleyTerryJudge(model.to(device).eval(), tokenizer, limits)
+
+
+def _with_one_output(sft: Policy) -> Any:
+    return type(sft.model.config).from_dict({**sft.model.config.to_dict(), "num_labels": 1})
+
+
+def _facts(
+    judge: BradleyTerryJudge, training: Sequence[PreferencePair], held_out: Sequence[PreferencePair]
+) -> dict[str, float]:
+    """Accuracy on pairs whose prompts the judge never saw, and of the rule that the longer response wins."""
+    prompts = [pair.prompt for pair in held_out]
+    margin = judge.score(prompts, [p.chosen for p in held_out]) - judge.score(prompts, [p.rejected for p in held_out])
+    longer = np.array([len(pair.chosen) - len(pair.rejected) for pair in held_out])
+    return {
+        "training_pairs": len(training),
+        "held_out_pairs": len(held_out),
+        "held_out_accuracy": _accuracy(margin),
+        "longer_wins_accuracy": _accuracy(longer),
+    }
+
+
+def _accuracy(margins: np.ndarray) -> float:
+    return float(((margins > 0) + 0.5 * (margins == 0)).mean())

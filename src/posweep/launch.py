@@ -1,0 +1,276 @@
+"""One sweep from configuration to done: preflight, lock, plan − finished, artifacts, trials, tracker, report."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from posweep.errors import ConfigError, PreflightError, TrialsFailed
+from posweep.executors import Event, Work, open_executor
+from posweep.ledger import Ledger, write_atomically
+from posweep.plan import Plan, make_plan
+from posweep.progress import Progress
+from posweep.records import SweepHeader, SweepRecord
+from posweep.settings import Configuration
+from posweep.trackers import Tracker, open_tracker
+
+RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl", "config.yaml", ".lock"
+FLUSH = 60.0
+"""Seconds the last results may take to reach the tracker."""
+
+
+def folder_of(configuration: Configuration) -> Path:
+    """Where a sweep keeps everything it writes."""
+    return Path(configuration.output_dir).absolute() / configuration.sweep.name
+
+
+def launch(configuration: Configuration, composed: str, say: Callable[[str], None] = print) -> None:
+    """Run what is not finished, record it, and write the report.
+
+    Raises:
+        ConfigError: the configuration or the surroundings are wrong; nothing was started.
+        TrialsFailed: some trials failed; the others are finished and recorded.
+    """
+    plan = make_plan(configuration)
+    tracker = open_tracker(configuration.tracking)
+    executor = open_executor(configuration.executor)
+    problems = [*_data_problems(configuration, plan), *tracker.preflight(), *executor.preflight()]
+    if problems:
+        raise PreflightError(problems)
+    folder, ledger = folder_of(configuration), Ledger(folder_of(configuration))
+    with _only_driver(folder, configuration.sweep.name), _sigterm_as_interrupt():
+        _write_down(folder, plan, composed)
+        tracker.open(configuration.sweep.name, plan.trials)
+        with Recorder(tracker, ledger, plan) as recorder:
+            missing = _plan_minus_finished(plan, ledger, tracker, recorder)
+            if missing:
+                _run(configuration, plan, missing, folder, recorder, executor)
+                tracker.describe(_header(folder), [folder / CONFIG])
+        failures = ledger.failures(plan)
+        tracker.close("failed" if failures else "finished")
+        if recorder.behind:
+            say(f"{recorder.behind} trials did not reach the tracker; relaunch to send them ({recorder.last_error}).")
+        if missing or not (folder / "report" / "report.html").is_file():
+            report(configuration, tracker)
+    if failures:
+        raise TrialsFailed(
+            f"{len(failures)} of {len(plan)} trials failed; the first: {_first(failures)}\n"
+            f"posweep status sweep={configuration.sweep.name} lists them; launch again to retry them."
+        )
+    if not missing:
+        say(f"Nothing is left to do: all {len(plan)} trials of sweep {configuration.sweep.name} are finished.")
+
+
+def report(configuration: Configuration, tracker: Tracker | None = None) -> Path:
+    """Figures, tables and report.html from what the tracker holds; ConfigError where that is nothing."""
+    from posweep.report import write_report
+
+    tracker = tracker or open_tracker(configuration.tracking)
+    record = tracker.read(configuration.sweep.name) or _record_of_ledger(configuration)
+    if record is None:
+        raise ConfigError(
+            f"sweep={configuration.sweep.name}: nothing is recorded at {configuration.tracking.uri or 'the ledger'}; "
+            f"run posweep sweep={configuration.sweep.name} first, or set tracking.uri to where it was recorded."
+        )
+    page = write_report(record, folder_of(configuration) / "report")
+    tracker.attach(page.parent)
+    return page
+
+
+class Recorder:
+    """Sends finished trials to the tracker from a thread of its own: no trial waits for a server."""
+
+    def __init__(self, tracker: Tracker, ledger: Ledger, plan: Plan):
+        self.tracker, self.ledger = tracker, ledger
+        self.specs = {spec.key: spec for spec in plan}
+        self.behind, self.last_error = 0, ""
+        self._keys: queue.Queue[str | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="posweep-recorder", daemon=True)
+
+    def __enter__(self) -> Recorder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keys.put(None)
+        self._thread.join(FLUSH)
+        self.behind += self._keys.qsize()
+
+    def send(self, key: str) -> None:
+        """Record a trial that the ledger holds."""
+        self._keys.put(key)
+
+    def _work(self) -> None:
+        while (key := self._keys.get()) is not None:
+            outcome = self.ledger.outcome(key)
+            try:
+                if outcome:
+                    self.tracker.write(self.specs[key], outcome)
+            except Exception as error:  # a tracker that is away must not stop the sweep
+                self.behind, self.last_error = self.behind + 1, str(error).partition("\n")[0][:200]
+
+
+# --- the steps
+
+
+def _data_problems(configuration: Configuration, plan: Plan) -> list[str]:
+    """Read the data before anything starts: malformed lines, too few pairs, sequences longer than the context."""
+    from posweep import data
+
+    loaded, settings = data.load(configuration.data), configuration.data
+    problems = []
+    largest = max(spec.train["batch_size"] for spec in plan)
+    if largest > len(loaded.train):
+        problems.append(f"train.batch_size: {largest} pairs a step, but data={settings.kind} has {len(loaded.train)} pairs.")
+    longest = settings.max_prompt_tokens + max(settings.max_response_tokens, configuration.sample.max_new_tokens)
+    if longest > configuration.model.context:
+        problems.append(
+            f"model.context: {configuration.model.context} tokens, but prompts and responses may take {longest}; "
+            f"set model.context={longest}, or lower data.max_response_tokens or sample.max_new_tokens."
+        )
+    if 1.0 not in configuration.train.evaluate_at:
+        problems.append(f"train.evaluate_at: must end with 1.0, got {list(configuration.train.evaluate_at)}.")
+    return problems
+
+
+@contextmanager
+def _only_driver(folder: Path, name: str) -> Iterator[None]:
+    """One driver per sweep; the system releases the lock of one that died."""
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise PreflightError(
+            f"sweep.name: another posweep is running sweep {name} in {folder}; wait for it, or give this one another name."
+        ) from None
+    finally:
+        if not existed and not any(folder.glob("[!.]*")):
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def _write_down(folder: Path, plan: Plan, composed: str) -> None:
+    (folder / PLAN).write_text(plan.to_jsonl())
+    (folder / CONFIG).write_text(composed)
+
+
+def _plan_minus_finished(plan: Plan, ledger: Ledger, tracker: Tracker, recorder: Recorder) -> list[str]:
+    """What remains to run: results only one of ledger and tracker has are copied to the other first."""
+    held, finished = tracker.held(), ledger.finished(plan)
+    for spec in plan:
+        if spec.key not in finished and held.get(spec.key) == spec.score_key:
+            outcome = tracker.fetch(spec.key)
+            if outcome:
+                ledger.write(outcome)
+        elif spec.key in finished and held.get(spec.key) != spec.score_key:
+            recorder.send(spec.key)
+    finished = ledger.finished(plan)
+    return [spec.key for spec in plan if spec.key not in finished]
+
+
+def _run(
+    configuration: Configuration, plan: Plan, missing: Sequence[str], folder: Path, recorder: Recorder, executor: Any
+) -> None:
+    """Make the artifacts, then run the trials under the eyes of the progress display."""
+    ledger, work = recorder.ledger, Work(configuration, folder, {spec.key: spec for spec in plan})
+    with Progress(plan.trials, ledger.finished(plan), configuration.sweep.primary_metric) as progress:
+        _make_artifacts(configuration, folder, progress)
+        progress.start(f"sweep {configuration.sweep.name}")
+
+        def listen(event: Event) -> None:
+            result = ledger.result(event.key) if event.kind in ("finished", "diverged") else None
+            progress.event(event, result)
+            write_atomically(folder / RUNNING, progress.running())
+            if result:
+                recorder.send(event.key)
+
+        try:
+            executor.run(work, missing, listen)
+        finally:
+            (folder / RUNNING).unlink(missing_ok=True)
+
+
+def _make_artifacts(configuration: Configuration, folder: Path, progress: Progress) -> None:
+    """Everything trials share, before the first of them; and what the sweep as a whole has to say."""
+    from posweep.artifacts.shared import prepare
+    from posweep.artifacts.store import Store
+    from posweep.trial import baseline_measures
+
+    made = {"sft": "the SFT policy", "pairs": "tokens and reference log-probs", "judge": "a judge",
+            "baselines": "SFT responses", "scores": "scores of SFT responses"}  # fmt: skip
+    seen: set[str] = set()
+
+    def say(kind: str) -> None:
+        if kind not in seen:
+            seen.add(kind)
+            progress.say(f"making {made[kind]} …")
+
+    device = "cuda" if configuration.executor.trial_resources.gpu > 0 else "cpu"
+    shared = prepare(configuration, Store(folder / "artifacts", say), device)
+    facts = {**shared.facts, "commit": _commit(), "data": configuration.data.kind, "created": time.strftime("%Y-%m-%d")}
+    if configuration.data.kind == "demo":
+        facts["note"] = "The demo world was tuned so that every method can go right and wrong in it: its ranking of methods is no evidence."
+    header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, baseline_measures(shared), facts)
+    write_atomically(folder / HEADER, header.to_json())
+
+
+def _header(folder: Path) -> SweepHeader:
+    import json
+
+    return SweepHeader.from_json(json.loads((folder / HEADER).read_text()))
+
+
+def _record_of_ledger(configuration: Configuration) -> SweepRecord | None:
+    """What a report needs, from the output folder: for sweeps without a tracker."""
+    folder = folder_of(configuration)
+    if configuration.tracking.kind != "none" or not (folder / HEADER).is_file():
+        return None
+    plan, ledger = Plan.from_jsonl(configuration.sweep.name, (folder / PLAN).read_text()), Ledger(folder)
+    outcomes = {key: ledger.outcome(key) for key in ledger.finished(plan)}
+    return SweepRecord(
+        **vars(_header(folder)), plan=plan.trials,
+        results={key: outcome.result for key, outcome in outcomes.items() if outcome},
+        responses={key: outcome.responses for key, outcome in outcomes.items() if outcome},
+    )  # fmt: skip
+
+
+def _commit() -> str:
+    """The commit of the working folder; empty where it is no checkout."""
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        return asked.stdout.strip() if asked.returncode == 0 else ""
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _first(failures: Any) -> str:
+    failure = next(iter(failures.values()))
+    return f"{failure.error}: {failure.message} (log: {failure.log})"
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """A scheduler's SIGTERM is a user's Ctrl-C: the trials that run are lost, everything finished is kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

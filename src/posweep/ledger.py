@@ -1,0 +1,102 @@
+"""What is finished, on disk: one atomic file per key, written before anything is sent anywhere.
+
+    ledger/KEY.json      the result: its presence means finished (or diverged, which is a result)
+    responses/KEY.json   the rows behind it, written first
+    logs/KEY.json, .log  a failure and its whole story; a later result removes them
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posweep.records import HeldOutPair, Outcome, Response, TrialFailure, TrialResult, TrialSpec
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The record of one sweep in its output folder."""
+
+    folder: Path
+
+    def write(self, outcome: Outcome) -> None:
+        """Record a result; the rows come first, so that a result always has them."""
+        key = outcome.result.key
+        rows = {"responses": outcome.to_json()["responses"], "held_out": outcome.to_json()["held_out"]}
+        write_atomically(self._rows(key), rows)
+        write_atomically(self._result(key), outcome.result.to_json())
+        for file in (self._failure(key), self.log(key)):
+            file.unlink(missing_ok=True)
+
+    def finished(self, plan: Iterable[TrialSpec]) -> dict[str, TrialResult]:
+        """Results of the plan's trials under the plan's own judges, by key."""
+        results = ((spec, self.result(spec.key)) for spec in plan)
+        return {spec.key: result for spec, result in results if result and result.score_key == spec.score_key}
+
+    def result(self, key: str) -> TrialResult | None:
+        """The result of a key, whatever judged it; None where there is none that can be read."""
+        data = _read(self._result(key))
+        return TrialResult.from_json(data) if data else None
+
+    def outcome(self, key: str) -> Outcome | None:
+        """A result with its rows."""
+        result, rows = self.result(key), _read(self._rows(key))
+        if result is None or rows is None:
+            return None
+        return Outcome(
+            result,
+            tuple(Response.from_json(row) for row in rows["responses"]),
+            tuple(HeldOutPair.from_json(row) for row in rows["held_out"]),
+        )
+
+    def fail(self, failure: TrialFailure, story: str) -> None:
+        """Record a failure with its traceback."""
+        self.log(failure.key).parent.mkdir(parents=True, exist_ok=True)
+        self.log(failure.key).write_text(story)
+        write_atomically(self._failure(failure.key), failure.to_json())
+
+    def failures(self, plan: Iterable[TrialSpec]) -> dict[str, TrialFailure]:
+        """Failures of the plan's trials that no later result made good, by key."""
+        found = ((spec.key, _read(self._failure(spec.key))) for spec in plan)
+        return {key: TrialFailure.from_json(data) for key, data in found if data}
+
+    def log(self, key: str) -> Path:
+        """Where the story of a failed trial is."""
+        return self.folder / "logs" / f"{key}.log"
+
+    def _result(self, key: str) -> Path:
+        return self.folder / "ledger" / f"{key}.json"
+
+    def _rows(self, key: str) -> Path:
+        return self.folder / "responses" / f"{key}.json"
+
+    def _failure(self, key: str) -> Path:
+        return self.folder / "logs" / f"{key}.json"
+
+
+def write_atomically(file: Path, content: Any) -> None:
+    """Write JSON so that a reader finds the old file or the new one, never half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    try:
+        with os.fdopen(handle, "w") as stream:
+            json.dump(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(name, file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _read(file: Path) -> Any:
+    """A JSON file, or None where there is none or it is not whole (its trial runs again)."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,123 @@
+"""What a user sees while a sweep runs: a live table on a terminal, plain lines elsewhere. The door to rich."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from posweep.executors.base import Event
+from posweep.objectives import OBJECTIVES
+from posweep.records import TrialResult, TrialSpec
+
+LINE_EVERY = 5.0
+"""Seconds between plain lines."""
+
+
+class Progress:
+    """Counts trials per method, estimates the time left, keeps the best score so far."""
+
+    def __init__(self, plan: Sequence[TrialSpec], done: Mapping[str, TrialResult], metric: str, out: TextIO | None = None):
+        self.specs = {spec.key: spec for spec in plan}
+        self.metric, self.out = metric, out or sys.stdout
+        self.status: dict[str, str] = {key: result.status for key, result in done.items()}
+        self.best: dict[str, float] = {}
+        for result in done.values():
+            self.score(result)
+        self.before = len(done)
+        self.began = time.monotonic()
+        self.phase = ""
+        self._console = Console(file=self.out, highlight=False)
+        self._live: Live | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=2, transient=True)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live:
+            self._live.__exit__(kind, error, at)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._console.print(text, soft_wrap=True, markup=False)
+
+    def start(self, phase: str) -> None:
+        """Trials begin now; the estimate counts from here."""
+        self.phase, self.began = phase, time.monotonic()
+
+    def event(self, event: Event, result: TrialResult | None = None) -> None:
+        """Take note of what became of a trial."""
+        self.status[event.key] = "running" if event.kind == "started" else event.kind
+        if result:
+            self.score(result)
+        if not self._live and event.kind != "started":
+            self._line()
+
+    def score(self, result: TrialResult) -> None:
+        """Keep the best value of the primary metric per method."""
+        value, spec = result.measures.get(self.metric), self.specs.get(result.key)
+        if value is not None and spec is not None:
+            self.best[spec.method] = max(value, self.best.get(spec.method, value))
+
+    def running(self) -> list[str]:
+        """Keys of the trials that run."""
+        return [key for key, status in self.status.items() if status == "running"]
+
+    def counts(self) -> Counter[str]:
+        """Trials by what became of them."""
+        return Counter(self.status.values())
+
+    def time_left(self) -> str:
+        """From the pace since the first trial of this launch; empty until one is done."""
+        counts = self.counts()
+        ended = counts["finished"] + counts["diverged"] + counts["failed"] - self.before
+        left = len(self.specs) - ended - self.before
+        if ended < 1:
+            return "–"
+        seconds = (time.monotonic() - self.began) / ended * left
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def _line(self) -> None:
+        counts, now = self.counts(), time.monotonic()
+        ended = counts["finished"] + counts["diverged"] + counts["failed"]
+        if now - self._last_line < LINE_EVERY and ended < len(self.specs):
+            return
+        self._last_line = now
+        best = ", ".join(f"{OBJECTIVES[method].title} {value:.3f}" for method, value in self.best.items())
+        self.say(
+            f"{ended}/{len(self.specs)} done · {counts['running']} running · {counts['failed']} failed · "
+            f"{counts['diverged']} diverged · {self.time_left()} left · best {self.metric}: {best or '–'}"
+        )
+
+    def _table(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False)
+        for name in ("method", "done", "running", "failed", "diverged", f"best {self.metric}"):
+            table.add_column(name, justify="left" if name == "method" else "right")
+        for method in dict.fromkeys(spec.method for spec in self.specs.values()):
+            mine = Counter(self.status.get(key, "left") for key, spec in self.specs.items() if spec.method == method)
+            done, best = mine["finished"] + mine["diverged"], self.best.get(method)
+            table.add_row(
+                OBJECTIVES[method].title, f"{done}/{mine.total()}", str(mine["running"]), str(mine["failed"]),
+                str(mine["diverged"]), "–" if best is None else f"{best:.3f}",
+            )  # fmt: skip
+        counts = self.counts()
+        ended = counts["finished"] + counts["diverged"] + counts["failed"]
+        foot = Table.grid(padding=(0, 1))
+        foot.add_row(ProgressBar(len(self.specs), ended, width=40), Text(f"{ended}/{len(self.specs)} · {self.time_left()} left"))
+        return Group(Text(self.phase), table, foot)
+
+
+Say = Callable[[str], None]

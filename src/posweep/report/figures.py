@@ -1,0 +1,153 @@
+"""The figures of a report: each with its name, its words and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from posweep.records import SweepRecord
+from posweep.report.distributions import distribution
+from posweep.report.frontier import frontier
+from posweep.report.panels import ended_otherwise
+from posweep.report.sensitivity import sensitivity, varying
+from posweep.report.table import IDENTITY, STATUSES, evaluation_sets, measures_of, methods
+
+WHISKERS = "Bars: ±1.96 standard errors over prompts, given these seeds and this SFT checkpoint"
+JUDGED = "Win-rates are the judge's; ties count half"
+BOXES = (
+    "One point per configuration (mean over the seeds that finished); box: quartiles and median, whiskers: extremes; "
+    "from 20 points on also a density"
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, the name of its files, its heading and caption, and the table it was drawn from."""
+
+    name: str
+    heading: str
+    caption: str
+    data: pd.DataFrame
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What every figure is drawn from."""
+
+    record: SweepRecord
+    trials: pd.DataFrame
+    configurations: pd.DataFrame
+
+    @property
+    def note(self) -> str:
+        """The footnote of every figure."""
+        return "Trials without a point — " + ended_otherwise(self.trials) + "."
+
+
+def drawings(tables: Tables) -> list[Drawing]:
+    """Every figure that the sweep's measures allow, in the order a reader needs them."""
+    makers = (win_rates, lengths_and_kl, by_hyperparameter, kl_against_win_rate)
+    return [drawing for make in makers for drawing in make(tables)] if evaluation_sets(tables.record) else []
+
+
+def win_rates(tables: Tables) -> list[Drawing]:
+    """How win-rates against the SFT model spread over each method's configurations."""
+    fresh = _baseline(tables.record, "win_rate_vs_sft")
+    lines = {"SFT (½)": dict.fromkeys(evaluation_sets(tables.record), 0.5)}
+    lines |= {"A/A: SFT against fresh SFT": fresh} if fresh else {}
+    words = f"Solid line: ½, as good as the SFT model; dotted: SFT against fresh responses of its own. {JUDGED}"
+    heading = "Win-rate against SFT, over each method's configurations"
+    return _distribution(tables, "win_rate_vs_sft", heading, "win-rate against SFT", lines, words)
+
+
+def lengths_and_kl(tables: Tables) -> list[Drawing]:
+    """The same for how far policies move from the SFT model and how long their responses are."""
+    far, long = "KL to the SFT model", "Response length"
+    zero = {"SFT (0)": dict.fromkeys(evaluation_sets(tables.record), 0.0)}
+    own = _baseline(tables.record, "response_length")
+    axis = "KL to SFT (nats per response, √ scale)"
+    own_words = "Line: the SFT model's own mean length" if own else "The SFT model's own length is not recorded"
+    return [
+        *_distribution(tables, "kl_to_sft", far, axis, zero, "Line: the SFT model itself, 0"),
+        *_distribution(
+            tables, "response_length", long, "response length (tokens)", {"SFT": own} if own else {}, own_words
+        ),
+    ]
+
+
+def by_hyperparameter(tables: Tables) -> list[Drawing]:
+    """The primary metric against each hyperparameter; nothing where no method varies any."""
+    trials, metric = tables.trials, tables.record.primary_metric
+    settings = [name for name in trials.columns if name not in (*IDENTITY, *measures_of(trials))]
+    varied = varying(trials, settings)
+    if metric not in trials or not varied:
+        return []
+    line, label = _sft_line(tables.record)
+    data = _scored(trials, metric)[[*IDENTITY[:6], *settings, metric]]
+    caption = (
+        f"One point per trial, darker for a higher learning rate; line: median at each value (in groups of equal size "
+        f"where values hardly repeat); crosses: diverged trials, at the bottom. No interval is drawn. {JUDGED}."
+    )
+    figure = sensitivity(data, varied, metric, label, line, tables.note)
+    return [Drawing("score_by_hyperparameter", f"{metric} against each hyperparameter", caption, data, figure)]
+
+
+def _sft_line(record: SweepRecord) -> tuple[float | None, str]:
+    """Where the SFT model stands on the primary metric, and how the axis is called."""
+    place, _, measure = record.primary_metric.partition("/")
+    words = measure.replace("_", " ").replace("win rate vs sft", "win-rate against SFT")
+    line = 0.5 if measure.endswith("win_rate_vs_sft") else record.baseline.get(record.primary_metric)
+    return line, f"{words} ({place})"
+
+
+def kl_against_win_rate(tables: Tables) -> list[Drawing]:
+    """What each trial wins for the KL it spends."""
+    spent = {"kl_to_sft": "kl", "kl_to_sft_se": "kl_se"}
+    won = {"win_rate_vs_sft": "win_rate", "win_rate_vs_sft_se": "win_rate_se"}
+    data = _by_set(tables.record, tables.trials, {**spent, **won}).dropna(subset=["kl", "win_rate"])
+    data = data[data["status"] == "finished"]
+    if data.empty:
+        return []
+    caption = f"One point per trial; star: the SFT model at (0, ½). {WHISKERS}. {JUDGED}."
+    figure = frontier(data, methods(tables.record), tables.note)
+    return [Drawing("kl_against_win_rate", "Win-rate against what it costs in KL", caption, data, figure)]
+
+
+def _distribution(
+    tables: Tables, measure: str, heading: str, label: str, lines: Mapping[str, Mapping[str, float]], words: str
+) -> list[Drawing]:
+    """One measure's figure; nothing where it was never measured."""
+    renamed = {measure: "value", f"{measure}_se": "standard_error"}
+    data = _by_set(tables.record, tables.configurations, renamed)
+    shown = data.dropna(subset=["value"])
+    if shown.empty:
+        return []
+    figure = distribution(shown, methods(tables.record), label, lines, tables.note, nats=measure.startswith("kl"))
+    return [Drawing(measure, heading, f"{BOXES}. {WHISKERS}. {words}.", data, figure)]
+
+
+def _by_set(record: SweepRecord, table: pd.DataFrame, renamed: dict[str, str]) -> pd.DataFrame:
+    """One evaluation set below another: identity, the set, some measures under plain names; NaN for missing, infinite."""
+    kept = [name for name in (*IDENTITY, *STATUSES) if name in table]
+    parts = []
+    for place in evaluation_sets(record):
+        columns = {f"{place}/{measure}": name for measure, name in renamed.items()}
+        found = table.reindex(columns=[*kept, *columns]).rename(columns=columns).assign(set=place)
+        parts.append(found.astype(dict.fromkeys(renamed.values(), float)))
+    return pd.concat(parts, ignore_index=True).replace([np.inf, -np.inf], np.nan)
+
+
+def _scored(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The trials with the metric of those that finished."""
+    return trials.assign(**{metric: trials[metric].where(trials["status"] == "finished")})
+
+
+def _baseline(record: SweepRecord, measure: str) -> dict[str, float]:
+    """The SFT model's own value on each set that has one."""
+    names = evaluation_sets(record)
+    return {name: record.baseline[f"{name}/{measure}"] for name in names if f"{name}/{measure}" in record.baseline}

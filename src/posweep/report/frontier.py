@@ -1,0 +1,45 @@
+"""What each method pays in KL for what it wins: one point per trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from posweep.report.axes import nats_axis
+from posweep.report.panels import INTERVAL, finish, method_handles, name_x, panels
+from posweep.report.style import FAINT, INK, look
+
+
+def frontier(data: pd.DataFrame, methods: Sequence[str], note: str) -> Figure:
+    """Win-rate against KL to the SFT model, a panel per evaluation set; the SFT model itself stands at (0, ½).
+
+    Args:
+        data: columns method, set, kl, kl_se, win_rate, win_rate_se; one row per trial and set.
+        methods: in the order of the legend.
+        note: the footnote.
+    """
+    names = list(dict.fromkeys(data["set"]))
+    figure, grid = panels(names, height=2.7)
+    for axes, name in zip(grid, names, strict=True):
+        axes.axhline(0.5, color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
+        for method in methods:
+            _points(axes, method, data[(data["set"] == name) & (data["method"] == method)])
+        axes.plot(0, 0.5, marker="*", color=INK, markersize=11, markeredgecolor="white", clip_on=False, zorder=4)
+    highest = (data["kl"] + INTERVAL * data["kl_se"].fillna(0)).max()
+    nats_axis(grid[0], "x", float(highest) if pd.notna(highest) else 1.0)
+    name_x(grid, "KL to SFT (nats per response, √ scale)")
+    figure.supylabel("win-rate against SFT", fontsize=9)
+    star = Line2D([], [], linestyle="none", marker="*", color=INK, markersize=9, label="SFT")
+    return finish(figure, [*method_handles(methods), star], note)
+
+
+def _points(axes: Axes, method: str, data: pd.DataFrame) -> None:
+    style = look(method)
+    at = data["kl"], data["win_rate"]
+    errors = {"xerr": INTERVAL * data["kl_se"], "yerr": INTERVAL * data["win_rate_se"]}
+    axes.errorbar(*at, **errors, fmt="none", ecolor=style.shade(0.25), elinewidth=0.8, zorder=2)
+    axes.scatter(*at, 26, style.colour, marker=style.marker, edgecolors="white", linewidths=0.5, zorder=3)

@@ -1,0 +1,80 @@
+"""The frame of every figure: panels side by side, a legend above, a footnote below that counts what is not drawn."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from posweep.report.style import FAINT, INK, WIDTH, look
+from posweep.report.table import STATUSES, title
+
+COLUMNS = 3
+NOTE_WIDTH = 150  # characters of a footnote line in a figure of full width
+INTERVAL = 1.96  # standard errors either side
+
+
+def panels(names: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
+    """One panel per evaluation set, at most three in a row, on shared axes."""
+    columns = min(len(names), COLUMNS)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(WIDTH if columns > 1 else 0.66 * WIDTH, rows * height + 0.75), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    for axes, name in zip(grid, names, strict=False):
+        axes.set_title(name, loc="left", fontweight="bold")
+        axes.tick_params(labelbottom=True)
+    for axes in grid[len(names) :]:
+        axes.set_visible(False)
+    return figure, grid[: len(names)]
+
+
+def name_x(grid: Sequence[Axes], label: str) -> None:
+    """One label for the x axes that panels share, under the middle of the last row."""
+    last = grid[(len(grid) - 1) // COLUMNS * COLUMNS :]
+    last[len(last) // 2].set_xlabel(label)
+
+
+def finish(figure: Figure, handles: Sequence[Artist], note: str) -> Figure:
+    """Add legend and footnote, lay everything out once, and keep that layout for every format."""
+    lines = textwrap.wrap(note, int(NOTE_WIDTH * figure.get_figwidth() / WIDTH))
+    below = (0.10 + 0.15 * len(lines)) / figure.get_figheight()
+    figure.text(0.008, 0.05 / figure.get_figheight(), "\n".join(lines), fontsize=7.5, color=FAINT, linespacing=1.4)
+    figure.get_layout_engine().set(rect=(0, below, 1, 1 - below), w_pad=0.06, h_pad=0.05)  # type: ignore[union-attr]
+    if handles:
+        figure.legend(handles=list(handles), loc="outside upper left", ncols=7, handletextpad=0.5, columnspacing=1.6)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def method_handles(methods: Sequence[str]) -> list[Line2D]:
+    """One legend entry per method."""
+    return [
+        Line2D([], [], linestyle="none", marker=look(m).marker, color=look(m).colour, markersize=6, label=title(m))
+        for m in methods
+    ]
+
+
+def line_handle(label: str, style: str = "-") -> Line2D:
+    """A legend entry for a line that stands for the SFT model."""
+    return Line2D([], [], color=INK, linewidth=1.2, linestyle=style, label=label)
+
+
+def ended_otherwise(trials: pd.DataFrame) -> str:
+    """The footnote: trials that left no point, by method. `diverged: DPO 1 of 12; failed: none of 36; …`"""
+    return "; ".join(f"{word}: {_counted(trials, word)}" for word in STATUSES[1:])
+
+
+def _counted(trials: pd.DataFrame, status: str) -> str:
+    """How many trials of each method ended so; only the methods that have one."""
+    parts = [
+        f"{name} {(group['status'] == status).sum()} of {len(group)}"
+        for name, group in trials.groupby("title", sort=False)
+        if (group["status"] == status).any()
+    ]
+    return ", ".join(parts) or f"none of {len(trials)}"

@@ -1,0 +1,187 @@
+"""The tables of the page, each a function of the sweep's tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from posweep.records import SweepRecord, TrialSpec
+from posweep.report.axes import declared, number, symbol
+from posweep.report.figures import Tables
+from posweep.report.markup import Safe, decimals, fact, link, named, table, with_error
+from posweep.report.table import evaluation_sets, is_win_rate, methods, scores, status, title
+
+WORK = ("train", "generate", "judge", "measure")
+PER_SET = {  # measure → heading, digits
+    "win_rate_vs_sft": ("win-rate vs SFT", 3),
+    "win_rate_vs_chosen": ("win-rate vs chosen", 3),
+    "kl_to_sft": ("KL to SFT (nats)", 2),
+    "response_length": ("length (tokens)", 1),
+    "truncated": ("truncated", 3),
+    "distinct": ("distinct", 3),
+}
+
+
+def distribution_table(summary: Mapping[str, Any]) -> Safe:
+    """`summary.json` as a table."""
+    digits = 3 if is_win_rate(summary["primary_metric"]) else 2
+    statistics = ("best", "median", "iqm", "p10", "share_beating_sft")
+    headers = ("method", "trials", "finished", "diverged", "failed", "best", "median", "IQM", "10th pct.", "beat SFT")
+    rows = [
+        [named(name, title(name)), *(row[key] for key in ("trials", "finished", "diverged", "failed"))]
+        + [decimals(row[key], digits) for key in statistics[:-1]]
+        + [None if row["share_beating_sft"] is None else f"{row['share_beating_sft']:.0%}"]
+        for name, row in summary["methods"].items()
+    ]
+    return table(headers, rows)
+
+
+def fresh_table(record: SweepRecord) -> Safe:
+    """The A/A row: what the judge says of the SFT model against fresh responses of its own."""
+    names = [f"{place}/win_rate_vs_sft" for place in evaluation_sets(record)]
+    rates = [with_error(record.baseline.get(name), record.baseline.get(f"{name}_se")) for name in names]
+    return table(["", *evaluation_sets(record)], [["A/A: SFT against fresh SFT", *rates]], own=1)
+
+
+def fairness_table(tables: Tables) -> Safe:
+    """What each method was given: how many configurations, over what, chosen how, and how far it went."""
+    words = ("method", "prior", "searched", "learning rates")
+    headers = (*words, "configurations", "seeds", "dimensions", "decades", "KL reached")
+    return table(headers, [_fairness_row(tables, method) for method in methods(tables.record)], text=4)
+
+
+def _fairness_row(tables: Tables, method: str) -> list[object]:
+    plan = [spec for spec in tables.record.plan if spec.method == method]
+    values = {name: _distinct(plan, name) for name in dict.fromkeys(name for spec in plan for name in spec.point)}
+    varied = {name: found for name, found in values.items() if len(found) > 1}
+    searched = ", ".join(f"{symbol(method, n)} {_range(v)}" for n, v in varied.items() if n != "learning_rate")
+    priors = ", ".join(dict.fromkeys(spec.prior for spec in plan))
+    rates = _range(values.get("learning_rate", [])) or None
+    counts = (len({spec.configuration for spec in plan}), len({spec.seed for spec in plan}), len(varied))
+    words = (named(method, title(method)), priors, searched or None, rates)
+    return [*words, *counts, _decades(method, varied), _reached(tables, method)]
+
+
+def _distinct(plan: list[TrialSpec], name: str) -> list[Any]:
+    """A setting's values, in order: by size where they are numbers."""
+    found = {str(spec.point[name]): spec.point[name] for spec in plan if name in spec.point}
+    values = list(found.values())
+    return sorted(values) if all(isinstance(value, int | float) for value in values) else values
+
+
+def _range(values: list[Any]) -> str:
+    """A few values as they are, many as their ends and count."""
+    if len(values) <= 6:
+        return "{" + ", ".join(map(number, values)) + "}" if len(values) > 1 else "".join(map(number, values))
+    return f"{number(values[0])} … {number(values[-1])} ({len(values)} values)"
+
+
+def _decades(method: str, varied: Mapping[str, list[Any]]) -> str:
+    """The factors of ten that the logarithmic dimensions span together."""
+    ends = [(v[0], v[-1]) for name, v in varied.items() if declared(method, name).scale == "log" and v[0] > 0]
+    return f"{sum(math.log10(high / low) for low, high in ends):.1f}"
+
+
+def _reached(tables: Tables, method: str) -> str | None:
+    """The lowest and highest KL of a configuration, on the primary metric's set."""
+    place = tables.record.primary_metric.partition("/")[0]
+    found = scores(tables.configurations, method, f"{place}/kl_to_sft")
+    found = found[np.isfinite(found)]
+    return f"{found.min():.3g} … {found.max():.3g}" if len(found) else None
+
+
+def per_set_table(tables: Tables) -> Safe:
+    """Medians over configurations on one evaluation set after another, the SFT model's own values below each."""
+    headers = ("set", "method", *(heading for heading, _ in PER_SET.values()))
+    rows = [row for place in evaluation_sets(tables.record) for row in _set_rows(tables, place)]
+    return table(headers, rows, text=2)
+
+
+def _set_rows(tables: Tables, place: str) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for method in methods(tables.record):
+        found = [scores(tables.configurations, method, f"{place}/{measure}") for measure in PER_SET]
+        medians = [decimals(float(pd.Series(v).median()), d) for v, (_, d) in zip(found, PER_SET.values(), strict=True)]
+        rows.append(["" if rows else place, named(method, title(method)), *medians])
+    own = [decimals(tables.record.baseline.get(f"{place}/{m}"), digits) for m, (_, digits) in PER_SET.items()]
+    rows.append(["", Safe("<em>SFT</em>"), *own])
+    return rows
+
+
+def seconds_table(record: SweepRecord) -> Safe:
+    """Seconds by stage, summed over trials, and the share that was none of the trial's own work."""
+    columns = [*methods(record), None]
+    spent = [_seconds(record, method) for method in columns]
+    stages = [stage for stage in dict.fromkeys(name for column in spent for name in column) if stage != "total"]
+    rows: list[list[object]] = [[stage, *(decimals(column.get(stage), 1) for column in spent)] for stage in stages]
+    rows.append(["total", *(decimals(_total(column), 1) for column in spent)])
+    rows.append([f"overhead (everything but {', '.join(WORK)})", *map(_overhead, spent)])
+    return table(["stage", *(title(name) if name else "all" for name in columns)], rows, own=2)
+
+
+def _seconds(record: SweepRecord, method: str | None) -> dict[str, float]:
+    """Seconds by stage of one method's trials, or of all."""
+    spent: dict[str, float] = {}
+    for spec in record.plan:
+        if spec.key in record.results and method in (None, spec.method):
+            for stage, seconds in record.results[spec.key].seconds.items():
+                spent[stage] = spent.get(stage, 0.0) + seconds
+    return spent
+
+
+def _total(spent: Mapping[str, float]) -> float:
+    return spent.get("total", sum(spent.values()))
+
+
+def _overhead(spent: Mapping[str, float]) -> str | None:
+    total = _total(spent)
+    return f"{1 - sum(spent.get(stage, 0.0) for stage in WORK) / total:.1%}" if total > 0 else None
+
+
+def judge_table(record: SweepRecord) -> Safe | None:
+    """What is known of each judge, its own accuracy beside what length alone predicts; None where nothing is."""
+    known: dict[str, dict[str, object]] = {}
+    for name, value in record.facts.items():
+        if name.startswith("judge/") and name.count("/") >= 2:
+            _, judge, what = name.split("/", 2)
+            known.setdefault(judge, {})[what] = value
+    first = ("held_out_accuracy", "longer_wins_accuracy")
+    columns = sorted({what for facts in known.values() for what in facts}, key=lambda what: (what not in first, what))
+    rows = [
+        [judge, *(fact(found[what]) if what in found else None for what in columns)] for judge, found in known.items()
+    ]
+    return table(["judge", *(what.replace("_", " ") for what in columns)], rows) if rows else None
+
+
+def trials_table(tables: Tables, only: str | None = None) -> Safe | None:
+    """Every trial of the plan, or those that ended in one way; None where there is none."""
+    record, metric = tables.record, tables.record.primary_metric
+    place = metric.partition("/")[0]
+    shown = dict.fromkeys((metric, f"{place}/kl_to_sft", f"{place}/response_length"))
+    plan = [spec for spec in record.plan if only in (None, status(record, spec.key))]
+    rows = [_trial_row(record, spec, list(shown)) for spec in plan]
+    headers = ("trial", "method", "configuration", "status", "seed", *(name.replace("_", " ") for name in shown))
+    return table(headers, rows, text=4) if rows else None
+
+
+def _trial_row(record: SweepRecord, spec: TrialSpec, shown: list[str]) -> list[object]:
+    result = record.results.get(spec.key)
+    point = ", ".join(f"{symbol(spec.method, name)} {number(value)}" for name, value in spec.point.items())
+    found = result.measures if result else {}
+    values = [with_error(found.get(n), found.get(f"{n}_se"), 3 if is_win_rate(n) else 2) for n in shown]
+    key = Safe(f"<code>{link(spec.key[:12], record.run_urls.get(spec.key))}</code>")
+    return [key, named(spec.method, title(spec.method)), point, status(record, spec.key), spec.seed, *values]
+
+
+def failures_table(record: SweepRecord) -> Safe | None:
+    """Trials that a mistake or the machine ended, and trials that diverged, with what they said."""
+    ended = [(s, record.results[s.key]) for s in record.plan if status(record, s.key) in ("failed", "diverged")]
+    rows = [
+        [Safe(f"<code>{link(s.key[:12], record.run_urls.get(s.key))}</code>"), title(s.method), r.status, r.message]
+        for s, r in ended
+    ]
+    return table(("trial", "method", "status", "message"), rows, text=4) if rows else None

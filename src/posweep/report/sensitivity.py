@@ -1,0 +1,115 @@
+"""The primary metric against each hyperparameter, one row of panels per method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from posweep.report.axes import declared, number, places, setting_axis, symbol
+from posweep.report.panels import finish, line_handle
+from posweep.report.style import FAINT, INK, WIDTH, look
+from posweep.report.table import title
+
+FEW = 8  # distinct values that get a median each; more are pooled into FEWER groups of equal size
+FEWER = 5
+
+
+def varying(data: pd.DataFrame, settings: Sequence[str]) -> dict[str, list[str]]:
+    """Which settings each method varies, in order; methods that vary none are left out."""
+    groups = data.groupby("method", sort=False)
+    found = {method: [name for name in settings if group[name].nunique() > 1] for method, group in groups}
+    return {str(method): names for method, names in found.items() if names}
+
+
+def sensitivity(
+    data: pd.DataFrame, varied: dict[str, list[str]], metric: str, label: str, line: float | None, note: str
+) -> Figure:
+    """Small multiples: rows are methods, columns the settings that vary, the y axis is shared.
+
+    Args:
+        data: one row per trial: method, status, the settings and the metric's column (NaN where there is none).
+        varied: what `varying` found; not empty.
+        metric: the column on the y axis.
+        label: of the y axis.
+        line: where the SFT model stands; None draws no line.
+        note: the footnote.
+    """
+    columns = _columns(varied)
+    size = (WIDTH * max(len(columns), 2) / 3 if len(columns) < 3 else WIDTH, 0.9 + 1.75 * len(varied))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(varied), len(columns), sharey=True, squeeze=False)
+    for row, (method, names) in zip(grid, varied.items(), strict=True):
+        mine = data[data["method"] == method]
+        for axes, name in zip(row, columns, strict=True):
+            axes.set_visible(name in names)
+            if name in names:
+                _panel(axes, mine[mine[name].notna()], method, name, metric, line)
+        _name_row(row, title(method))
+    low, high = grid[0, 0].get_ylim()
+    grid[0, 0].set_ylim(low - 0.14 * (high - low), high)  # room for the crosses
+    figure.supylabel(label, fontsize=9)
+    return finish(figure, _handles(data, list(varied), line), note)
+
+
+def _columns(varied: dict[str, list[str]]) -> list[str]:
+    """The settings, those of most methods first, so that the empty panels gather on the right."""
+    names = list(dict.fromkeys(name for names in varied.values() for name in names))
+    return sorted(names, key=lambda name: -sum(name in mine for mine in varied.values()))
+
+
+def _name_row(row: NDArray[np.object_], text: str) -> None:
+    """The method's name over the first panel that is there, which also carries the y axis."""
+    first = next(axes for axes in row if axes.get_visible())
+    first.set_title(text, loc="left", fontweight="bold")
+    first.tick_params(labelleft=True)
+
+
+def _panel(axes: Axes, data: pd.DataFrame, method: str, name: str, metric: str, line: float | None) -> None:
+    at = setting_axis(axes, data[name], declared(method, name).scale)
+    values = data[metric].to_numpy(dtype=np.float64)
+    axes.set_xlabel(symbol(method, name), labelpad=1)
+    if line is not None:
+        axes.axhline(line, color=INK, linewidth=1.2, zorder=1)
+    axes.plot(*_medians(at, values), color=look(method).colour, linewidth=1.3, zorder=2)
+    dots = {"marker": look(method).marker, "edgecolors": FAINT, "linewidths": 0.4, "zorder": 3}
+    axes.scatter(at, values, 20, _shades(data, method), **dots)
+    lost = at[data["status"].to_numpy() == "diverged"]
+    axes.plot(lost, np.full(len(lost), 0.07), "x", color=INK, markersize=5, transform=axes.get_xaxis_transform())
+
+
+def _shades(data: pd.DataFrame, method: str) -> list[tuple[float, float, float]]:
+    """Darker for a higher learning rate, by its rank among the method's own."""
+    rates = data["learning_rate"] if "learning_rate" in data else pd.Series(0.0, index=data.index)
+    ranks = rates.rank(method="dense").fillna(1.0)
+    return [look(method).shade((rank - 1) / (ranks.max() - 1) if ranks.max() > 1 else 1.0) for rank in ranks]
+
+
+def _medians(at: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[pd.Series, pd.Series]:
+    """The median score at each value of a setting, or in groups of equal size where nearly every value is its own."""
+    points = pd.DataFrame({"at": at, "value": values}).dropna()
+    if points.empty:
+        return points["at"], points["value"]
+    pooled = points["at"] if points["at"].nunique() <= FEW else pd.qcut(points["at"], FEWER, duplicates="drop")
+    medians = points.groupby(pooled.rename("group"), observed=True).median()
+    return medians["at"], medians["value"]
+
+
+def _handles(data: pd.DataFrame, methods: Sequence[str], line: float | None) -> list[Line2D | Patch]:
+    """What marks and shades mean; the shades in the first method's colour."""
+    style = look(methods[0])
+    entries: list[Line2D | Patch] = [Line2D([], [], color=FAINT, linewidth=1.3, label="median")]
+    entries += [line_handle("SFT")] if line is not None else []
+    entries += [Line2D([], [], linestyle="none", marker="x", color=INK, markersize=5, label="diverged")]
+    rates = data["learning_rate"].dropna() if "learning_rate" in data else pd.Series(dtype=float)
+    distinct = np.unique(places(rates, "log")[0]) if len(rates) else np.array([])
+    if len(distinct) < 2:
+        return entries
+    ends = ((0.0, distinct[0]), (1.0, distinct[-1]))
+    return entries + [Patch(color=style.shade(depth), label=f"learning rate {number(float(r))}") for depth, r in ends]

@@ -1,0 +1,122 @@
+"""From rows to measures, `<set>/<measure>` with `<set>/<measure>_se`: pure functions of what was generated and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from posweep.artifacts.shared import EvaluationSet, Shared
+from posweep.objectives import PreferenceLogps
+from posweep.policy.score import score_all
+from posweep.records import HeldOutPair, Response, TrialSpec
+from posweep.trial.loss import objective_of
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The measures of a policy and the rows they were computed from."""
+
+    measures: Mapping[str, float]
+    responses: tuple[Response, ...]
+    held_out: tuple[HeldOutPair, ...]
+
+
+def measure(responses: Sequence[Response], held_out: Sequence[HeldOutPair], shared: Shared) -> Measured:
+    """Every measure on every evaluation set."""
+    measures: dict[str, float] = {}
+    for evaluation in shared.evaluation:
+        rows = [row for row in responses if row.set == evaluation.name]
+        pairs = [pair for pair in held_out if pair.set == evaluation.name]
+        found = {**of_responses(rows, evaluation), **of_pairs(pairs)}
+        measures |= {f"{evaluation.name}/{name}": value for name, value in found.items()}
+    return Measured(measures, tuple(responses), tuple(held_out))
+
+
+def of_responses(rows: Sequence[Response], evaluation: EvaluationSet) -> dict[str, float]:
+    """Win-rates, scores, KL (nats) and lengths (tokens) of one response per prompt; errors are over prompts."""
+    column = {name: np.array([getattr(row, name) for row in rows], dtype=float) for name in ("length", "kl", "kl_length")}
+    primary = next(iter(rows[0].scores))
+    measures: dict[str, float] = {}
+    for name in rows[0].wins:
+        prefix, _, kind = name.rpartition("/")
+        measures |= mean(f"{prefix}/win_rate_{kind}".lstrip("/"), np.array([row.wins[name] for row in rows]))
+    for name in rows[0].scores:
+        prefix = "" if name == primary else f"{name}/"
+        measures |= mean(f"{prefix}mean_score", np.array([row.scores[name] for row in rows]))
+    measures |= mean("kl_to_sft", column["kl"])
+    measures |= ratio("kl_to_sft_per_token", column["kl"], column["kl_length"])
+    measures |= mean("response_length", column["length"])
+    measures["response_length_median"] = float(np.median(column["length"]))
+    measures["response_length_p90"] = float(np.quantile(column["length"], 0.9))
+    sft = np.array(evaluation.sft.lengths, dtype=float).reshape(len(rows), -1).mean(axis=1)
+    measures |= ratio("length_ratio_sft", column["length"], sft)
+    measures |= ratio("length_ratio_chosen", column["length"], np.array(evaluation.chosen_lengths, dtype=float))
+    measures |= mean("truncated", np.array([row.truncated for row in rows], dtype=float))
+    measures["distinct"] = len({row.text for row in rows}) / len(rows)
+    return measures
+
+
+def of_pairs(pairs: Sequence[HeldOutPair]) -> dict[str, float]:
+    """Held-out pairs: how often the method's own reward prefers the chosen response, and likelihood displacement (nats)."""
+    if not pairs:
+        return {}
+    margins = np.array([pair.chosen_reward - pair.rejected_reward for pair in pairs])
+    return {
+        **mean("preference_accuracy", (margins > 0) + 0.5 * (margins == 0)),
+        **mean("chosen_logps_change", np.array([pair.chosen_logps_change for pair in pairs])),
+        **mean("rejected_logps_change", np.array([pair.rejected_logps_change for pair in pairs])),
+    }
+
+
+def mean(name: str, values: np.ndarray) -> dict[str, float]:
+    """A mean over prompts with its standard error, s/√P."""
+    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return {name: float(values.mean()), f"{name}_se": float(error)}
+
+
+def ratio(name: str, above: np.ndarray, below: np.ndarray) -> dict[str, float]:
+    """Σa/Σb with its delta-method standard error: that of the mean of (a − r b)/b̄."""
+    value = above.sum() / below.sum()
+    residual = (above - value * below) / below.mean()
+    return {name: float(value), f"{name}_se": mean("", residual)["_se"]}
+
+
+def held_out_pairs(spec: TrialSpec, shared: Shared) -> tuple[HeldOutPair, ...]:
+    """What the policy and its objective make of the held-out pairs of every set."""
+    return tuple(pair for evaluation in shared.evaluation for pair in _held_out(spec, shared, evaluation))
+
+
+def _held_out(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet) -> list[HeldOutPair]:
+    pairs, reference = evaluation.pairs, evaluation.reference
+    chosen = score_all(shared.policy, pairs.prompts, pairs.chosen)
+    rejected = score_all(shared.policy, pairs.prompts, pairs.rejected)
+    lengths = [torch.tensor([len(row) for row in side]) for side in (pairs.chosen, pairs.rejected)]
+    known = (reference.chosen.cpu(), reference.rejected.cpu())
+    out = objective_of(spec)(PreferenceLogps(chosen, rejected, *lengths, *known))
+    columns = (out.chosen_rewards, out.rejected_rewards, chosen - known[0], rejected - known[1])
+    return [HeldOutPair(evaluation.name, i, *map(float, row)) for i, row in enumerate(torch.stack(columns, 1).tolist())]
+
+
+def baseline_measures(shared: Shared) -> dict[str, float]:
+    """The SFT model measured like a trial: a fresh response per prompt against its own K. Its win-rate is the A/A row."""
+    from posweep.trial.judge import compared
+
+    measures: dict[str, float] = {}
+    for evaluation in shared.evaluation:
+        fresh, columns, scores = evaluation.fresh, {}, {}
+        for i, (name, baseline) in enumerate(evaluation.scores.items()):
+            columns |= compared(baseline.fresh, evaluation, name, f"{name}/" if i else "")
+            scores[name] = baseline.fresh
+        rows = [
+            Response(
+                evaluation.name, i, prompt, fresh.texts[i], fresh.lengths[i], fresh.truncated[i], 0.0, fresh.lengths[i],
+                {name: float(values[i]) for name, values in scores.items()},
+                {name: float(values[i]) for name, values in columns.items()},
+            )
+            for i, prompt in enumerate(evaluation.prompts)
+        ]  # fmt: skip
+        measures |= {f"{evaluation.name}/{name}": value for name, value in of_responses(rows, evaluation).items()}
+    return measures

@@ -1,0 +1,130 @@
+"""The story of a trial on one screen: put the weights back, train, generate, judge, measure, hand over the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from posweep.artifacts.shared import Shared
+from posweep.errors import Diverged
+from posweep.policy.reproducible import threads
+from posweep.policy.train import batches, optimise, reset, steps_of
+from posweep.records import Outcome, TrialResult, TrialSpec
+from posweep.trial.generate import generate
+from posweep.trial.judge import judge
+from posweep.trial.loss import preference_loss
+from posweep.trial.measure import Measured, held_out_pairs, measure
+
+CURVE_POINTS = 200
+"""Points kept of each training curve: enough to see it, few enough to write it."""
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    started_at: float = field(default_factory=time.time)
+    _began: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside the block to a stage."""
+        began, before = time.perf_counter(), sum(self.seconds.values())
+        try:
+            yield
+        finally:
+            inner = sum(self.seconds.values()) - before
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began - inner
+
+    def total(self) -> dict[str, float]:
+        """All stages and the whole."""
+        return {**self.seconds, "total": time.perf_counter() - self._began}
+
+
+def run_trial(spec: TrialSpec, shared: Shared) -> Outcome:
+    """Train the policy that `spec` asks for and measure it; divergence is a result, not an error."""
+    clock = Stopwatch()
+    settings = dataclasses.replace(shared.configuration.train, **spec.train)
+    with threads(settings.threads):
+        with clock.stage("reset"):
+            reset(shared.policy.model, shared.weights)
+            plan = batches(
+                shared.pairs.lengths(), settings.batch_size,
+                steps_of(len(shared.pairs), settings.batch_size, settings.epochs),
+                window=settings.bucket_batches, seed=spec.seed,
+            )  # fmt: skip
+            loss = preference_loss(spec, shared)
+        along: dict[float, Measured] = {}
+        try:
+            with clock.stage("train"):
+                curves = optimise(
+                    shared.policy.model, plan, loss, settings, _moments(spec, shared, along, len(plan), clock)
+                )
+        except Diverged as error:
+            return Outcome(_result(spec, clock, status="diverged", message=str(error)))
+    final = along.pop(max(along))
+    result = _result(
+        spec, clock, status="finished", measures=final.measures, curves=_thinned(curves),
+        along=tuple({"at": at, "measures": measured.measures} for at, measured in sorted(along.items())),
+    )  # fmt: skip
+    return Outcome(result, final.responses, final.held_out)
+
+
+def rescore(spec: TrialSpec, shared: Shared, before: Outcome) -> Outcome:
+    """The result under other judges, from the responses of a trial that was run before: nothing is trained."""
+    clock = Stopwatch()
+    with clock.stage("judge"):
+        measured = measure(judge(before.responses, shared), before.held_out, shared)
+    known = {"curves": before.result.curves, "status": before.result.status, "message": before.result.message}
+    return Outcome(_result(spec, clock, measures=measured.measures, **known), measured.responses, measured.held_out)
+
+
+def _moments(
+    spec: TrialSpec, shared: Shared, along: dict[float, Measured], steps: int, clock: Stopwatch
+) -> Mapping[int, Callable[[], None]]:
+    """What to do at which step: measure the policy at each point of `evaluate_at`."""
+
+    def at(share: float) -> Callable[[], None]:
+        def look() -> None:
+            along[share] = evaluate(spec, shared, clock)
+
+        return look
+
+    return {max(1, round(share * steps)): at(share) for share in shared.configuration.train.evaluate_at}
+
+
+def evaluate(spec: TrialSpec, shared: Shared, clock: Stopwatch) -> Measured:
+    """Everything measured on the policy as it stands."""
+    shared.policy.model.eval()
+    try:
+        with clock.stage("generate"):
+            drawn = generate(spec, shared, clock.stage)
+        with clock.stage("judge"):
+            responses = judge(drawn, shared)
+        with clock.stage("measure"):
+            held_out = held_out_pairs(spec, shared)
+            return measure(responses, held_out, shared)
+    finally:
+        shared.policy.model.train()
+
+
+def _result(spec: TrialSpec, clock: Stopwatch, **known: Any) -> TrialResult:
+    return TrialResult(
+        key=spec.key, response_key=spec.response_key, score_key=spec.score_key, seconds=clock.total(),
+        started_at=clock.started_at, **known,
+    )  # fmt: skip
+
+
+def _thinned(curves: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
+    """At most CURVE_POINTS of each curve, the last one kept."""
+    return {
+        name: points[:: -(-len(points) // CURVE_POINTS)][: CURVE_POINTS - 1] + points[-1:]
+        if len(points) > CURVE_POINTS
+        else points
+        for name, points in curves.items()
+    }
