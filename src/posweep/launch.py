@@ -50,7 +50,7 @@ def launch(configuration: Configuration, composed: str, say: Callable[[str], Non
     with _only_driver(folder, configuration.sweep.name), _sigterm_as_interrupt():
         _write_down(folder, plan, composed)
         tracker.open(configuration.sweep.name, plan.trials)
-        with Recorder(tracker, ledger, plan) as recorder:
+        with _closed_if_interrupted(tracker), Recorder(tracker, ledger, plan) as recorder:
             missing = _plan_minus_finished(plan, ledger, tracker, recorder)
             if missing:
                 _run(configuration, plan, missing, folder, recorder, executor)
@@ -158,6 +158,16 @@ def _only_driver(folder: Path, name: str) -> Iterator[None]:
         if not existed and not any(folder.glob("[!.]*")):
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
+
+
+@contextmanager
+def _closed_if_interrupted(tracker: Tracker) -> Iterator[None]:
+    """The sweep's run must not look as if it were still running."""
+    try:
+        yield
+    except BaseException:
+        tracker.close("killed")
+        raise
 
 
 def _write_down(folder: Path, plan: Plan, composed: str) -> None:

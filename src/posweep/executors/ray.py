@@ -123,6 +123,10 @@ def _listening(listen: Listener) -> Any:
     class Listening(tune.Callback):
         """Hands Tune's events on."""
 
+        def __reduce__(self) -> tuple[type, tuple[()]]:
+            """Tune pickles its callbacks to resume from; ours listens to this process and is not resumed."""
+            return tune.Callback, ()
+
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             listen(Event("started", trial.config["key"]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from posweep.report.table import title
 
 DENSITY_FROM = 20  # points; fewer are shown as they are
 BOX_FROM = 5
+STYLES: tuple[Literal["-", ":"], ...] = ("-", ":", ":")  # of the SFT lines: the first is what to compare with
 GOLDEN = 0.6180339887  # its multiples fill an interval evenly: a jitter without a random number
 
 
@@ -43,14 +45,14 @@ def distribution(
     figure, grid = panels(names, height=0.5 + 0.62 * len(methods))
     for axes, name in zip(grid, names, strict=True):
         _panel(axes, data[data["set"] == name], methods, nats)
-        for style, values in zip(("-", ":", ":"), lines.values(), strict=False):
+        for style, values in zip(STYLES, lines.values(), strict=False):
             if name in values:
                 axes.axvline(values[name], color=INK, linewidth=1.2, linestyle=style, zorder=1)
     if nats:
         nats_axis(grid[0], "x", _highest(data))
     name_x(grid, label)
     _name_rows(grid, methods)
-    return finish(figure, [line_handle(text, s) for text, s in zip(lines, ("-", ":", ":"), strict=False)], note)
+    return finish(figure, [line_handle(text, s) for text, s in zip(lines, STYLES, strict=False)], note)
 
 
 def _highest(data: pd.DataFrame) -> float:
@@ -87,7 +89,7 @@ def _rain(axes: Axes, centre: float, method: str, data: pd.DataFrame) -> None:
     height = centre + 0.28 * (np.arange(1, len(data) + 1) * GOLDEN % 1 - 0.5)
     error = INTERVAL * data["standard_error"].to_numpy(dtype=np.float64)
     axes.errorbar(data["value"], height, xerr=error, fmt="none", ecolor=style.shade(0.35), elinewidth=0.8, zorder=2)
-    dots = {"marker": style.marker, "linewidths": 0.4, "edgecolors": "white", "zorder": 3}
+    dots: dict[str, Any] = {"marker": style.marker, "linewidths": 0.4, "edgecolors": "white", "zorder": 3}
     axes.scatter(data["value"], height, 17, style.colour, **dots)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Literal
 
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from posweep.report.style import FAINT, INK, WIDTH, look
@@ -44,7 +46,8 @@ def finish(figure: Figure, handles: Sequence[Artist], note: str) -> Figure:
     lines = textwrap.wrap(note, int(NOTE_WIDTH * figure.get_figwidth() / WIDTH))
     below = (0.10 + 0.15 * len(lines)) / figure.get_figheight()
     figure.text(0.008, 0.05 / figure.get_figheight(), "\n".join(lines), fontsize=7.5, color=FAINT, linespacing=1.4)
-    figure.get_layout_engine().set(rect=(0, below, 1, 1 - below), w_pad=0.06, h_pad=0.05)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(rect=(0, below, 1, 1 - below), w_pad=0.06, h_pad=0.05)
+    figure.set_layout_engine(layout)
     if handles:
         figure.legend(handles=list(handles), loc="outside upper left", ncols=7, handletextpad=0.5, columnspacing=1.6)
     figure.draw_without_rendering()
@@ -60,7 +63,7 @@ def method_handles(methods: Sequence[str]) -> list[Line2D]:
     ]
 
 
-def line_handle(label: str, style: str = "-") -> Line2D:
+def line_handle(label: str, style: Literal["-", ":"] = "-") -> Line2D:
     """A legend entry for a line that stands for the SFT model."""
     return Line2D([], [], color=INK, linewidth=1.2, linestyle=style, label=label)
 

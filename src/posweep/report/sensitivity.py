@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ def _panel(axes: Axes, data: pd.DataFrame, method: str, name: str, metric: str, 
     if line is not None:
         axes.axhline(line, color=INK, linewidth=1.2, zorder=1)
     axes.plot(*_medians(at, values), color=look(method).colour, linewidth=1.3, zorder=2)
-    dots = {"marker": look(method).marker, "edgecolors": FAINT, "linewidths": 0.4, "zorder": 3}
+    dots: dict[str, Any] = {"marker": look(method).marker, "edgecolors": FAINT, "linewidths": 0.4, "zorder": 3}
     axes.scatter(at, values, 20, _shades(data, method), **dots)
     lost = at[data["status"].to_numpy() == "diverged"]
     axes.plot(lost, np.full(len(lost), 0.07), "x", color=INK, markersize=5, transform=axes.get_xaxis_transform())

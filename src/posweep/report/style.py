@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.colors import to_rgb
@@ -68,4 +69,5 @@ def look(method: str) -> Look:
 
 def publication() -> AbstractContextManager[None]:
     """The settings above, for as long as the context lasts."""
-    return mpl.rc_context({**mpl.rcParamsDefault, **RC, "backend": mpl.rcParams["backend"]})
+    settings: dict[Any, Any] = {**mpl.rcParamsDefault, **RC, "backend": mpl.rcParams["backend"]}
+    return mpl.rc_context(settings)

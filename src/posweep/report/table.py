@@ -90,7 +90,7 @@ def scores(configurations: pd.DataFrame, method: str, metric: str) -> NDArray[np
     rows = configurations[configurations["method"] == method]
     if metric not in rows:
         return np.full(len(rows), math.nan)
-    return rows[metric].to_numpy(dtype=np.float64)
+    return np.asarray(rows[metric], dtype=np.float64)
 
 
 def is_win_rate(metric: str) -> bool:

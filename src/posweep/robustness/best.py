@@ -58,10 +58,9 @@ def cross_fitted_best(wins: Table, rng: Generator, selection: Table | None = Non
     Source: cross-fitting as in Chernozhukov et al. 2018, arXiv 1608.00060, with prompts as the sample that is split.
     """
     _check(wins, selection)
-    eligible = ~np.isnan(wins).any(axis=1)
+    eligible = _full(wins)
     if selection is not None:
-        eligible &= ~np.isnan(selection).any(axis=1)
-        return _chosen_elsewhere(wins, selection, eligible)
+        return _chosen_elsewhere(wins, selection, eligible & _full(selection))
     if wins.shape[1] < 2 or not eligible.any():
         return NOTHING
     return _mean([_one_split(wins, eligible, rng) for _ in range(splits)])
@@ -73,6 +72,11 @@ def _check(wins: Table, selection: Table | None) -> None:
             raise ShapeError(f"{name} must have shape (configurations, prompts), got {table.shape}.")
     if selection is not None and len(selection) != len(wins):
         raise ShapeError(f"selection has {len(selection)} configurations where wins has {len(wins)}.")
+
+
+def _full(table: Table) -> NDArray[np.bool_]:
+    """Which rows hold no NaN."""
+    return np.asarray(~np.isnan(table).any(axis=1), dtype=np.bool_)
 
 
 def _argmax(table: Table, eligible: NDArray[np.bool_]) -> int:
