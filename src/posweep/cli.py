@@ -22,7 +22,10 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
-        print(f"\nInterrupted. Everything finished is kept; continue with: posweep {' '.join(sys.argv[1:])}", file=sys.stderr)
+        print(
+            f"\nInterrupted. Everything finished is kept; continue with: posweep {' '.join(sys.argv[1:])}",
+            file=sys.stderr,
+        )
         code = 130
     except PosweepError as error:
         for line in str(error).splitlines():

@@ -21,14 +21,15 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+
 from hydra._internal.core_plugins.file_config_source import FileConfigSource  # isort: skip
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from posweep.blocks import unknown_hyperparameter
 from posweep.errors import ConfigError
 from posweep.fields import build
 from posweep.objectives import OBJECTIVES, hyperparameters
-from posweep.plan import unknown_hyperparameter
 from posweep.settings import (
     DATA,
     JUDGES,
@@ -79,9 +80,13 @@ class PosweepSource(FileConfigSource):  # type: ignore[misc]
         return bool(super().is_config(_within(config_path)))
 
     def list(self, config_path: str, results_filter: Any) -> Any:
-        """The choices of a group."""
-        names = super().list(_within(config_path), results_filter) if self.is_group(config_path) else []
-        return sorted({*names, "sweep"}) if config_path == "" else names
+        """The choices of a group, or the groups themselves."""
+        folder = Path(self.path) / _within(config_path)
+        names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+        found: Any = []
+        for name in sorted(names | ({"sweep"} if config_path == "" else set())):
+            self._list_add_result(found, f"{config_path}/{name}".lstrip("/"), name, results_filter)
+        return sorted(set(found))
 
 
 class PosweepSearchPath(SearchPathPlugin):  # type: ignore[misc]
@@ -243,7 +248,7 @@ def _checked(composed: Mapping[str, Any], source: str, problems: list[str]) -> C
 
 
 def _of_kind(kinds: Mapping[str, type], values: Any, place: str, problems: list[str]) -> Any:
-    kind = values.get("kind") if isinstance(values, Mapping) else None
+    kind = str(values.get("kind")) if isinstance(values, Mapping) else ""
     if kind not in kinds:
         problems.append(f"{place}.kind: must be one of {', '.join(kinds)}, got {kind!r}.")
         return next(iter(kinds.values()))()
@@ -255,25 +260,35 @@ def _methods(composed: Mapping[str, Any], problems: list[str]) -> dict[str, Meth
     for name, values in composed.items():
         place = f"method.{name}"
         if name not in OBJECTIVES:
-            problems.append(f"{place}: no such method; there are {', '.join(OBJECTIVES)}.{_nearest(name, list(OBJECTIVES))}")
+            problems.append(
+                f"{place}: no such method; there are {', '.join(OBJECTIVES)}.{_nearest(name, list(OBJECTIVES))}"
+            )
             continue
         settings = build(MethodSettings, values, place, problems)
         given, own = settings.hyperparameters, hyperparameters(OBJECTIVES[name])
         problems += [f"{place}.hyperparameters: {unknown_hyperparameter(name, n)}" for n in given if n not in own]
-        checked = build(OBJECTIVES[name], {n: v for n, v in given.items() if n in own}, f"{place}.hyperparameters", problems)
+        checked = build(
+            OBJECTIVES[name], {n: v for n, v in given.items() if n in own}, f"{place}.hyperparameters", problems
+        )
         methods[name] = MethodSettings({n: getattr(checked, n) for n in own}, settings.grid)
     return methods
 
 
 def _sweep_problems(
-    sweep: SweepSettings, methods: Mapping[str, Any], judges: Mapping[str, Any], data: Any, evaluation: EvaluationSettings
+    sweep: SweepSettings,
+    methods: Mapping[str, Any],
+    judges: Mapping[str, Any],
+    data: Any,
+    evaluation: EvaluationSettings,
 ) -> list[str]:
     """What only the whole can show: names that must fit one another."""
     place, problems = sweep.source, []
     if not NAME.fullmatch(sweep.name):
         problems.append(f"{place} → sweep.name: must be letters, digits, '.', '_' and '-', got {sweep.name!r}.")
     if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
-        problems.append(f"{place} → sweep.seeds: must be different whole numbers ≥ 0, at least one, got {list(sweep.seeds)}.")
+        problems.append(
+            f"{place} → sweep.seeds: must be different whole numbers ≥ 0, at least one, got {list(sweep.seeds)}."
+        )
     if not methods:
         problems.append(f"method: none selected; add method=[…] with some of {', '.join(OBJECTIVES)}.")
     if not judges:
@@ -288,7 +303,9 @@ def _sweep_problems(
         problems.append(f"{place} → sweep.primary_metric: no set {sweep.primary_set!r}; there are {', '.join(chosen)}.")
     for name, judge in judges.items():
         if judge.kind in ("gold", "proxy") and data.kind != "demo":
-            problems.append(f"judge.{name}: judges the demo world only; with data={data.kind} take judge=[bradley_terry].")
+            problems.append(
+                f"judge.{name}: judges the demo world only; with data={data.kind} take judge=[bradley_terry]."
+            )
         if judge.kind == "bradley_terry" and data.judge_share == 0:
             problems.append(f"judge.{name}: trains on prompts no trial sees; set data.judge_share > 0, got 0.")
     return problems

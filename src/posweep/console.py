@@ -105,8 +105,13 @@ def print_summary(folder: Path, metric: str) -> None:
     table = _table("method", *(name.replace("_", " ") for name in names), numbers=len(names))
     for method, row in summary["methods"].items():
         cells = (row[name] for name in names)
-        table.add_row(OBJECTIVES[method].title, *("–" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
-    console.print(f"{metric}, over configurations (best: chosen on half of the prompts, scored on the other; diverged dropped)")
+        table.add_row(
+            OBJECTIVES[method].title,
+            *("–" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells),
+        )
+    console.print(
+        f"{metric}, over configurations (best: chosen on half of the prompts, scored on the other; diverged dropped)"
+    )
     console.print(table)
     console.print(f"Open {folder / 'report.html'}")
 
@@ -158,7 +163,9 @@ def _values(specs: list[TrialSpec], name: str) -> str:
 
 
 def _point(spec: TrialSpec) -> str:
-    return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in spec.point.items())
+    return " ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in spec.point.items()
+    )
 
 
 def _seconds_left(specs: list[TrialSpec], finished: Mapping[str, TrialResult]) -> float | None:

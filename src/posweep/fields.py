@@ -60,7 +60,8 @@ def choice(default: str, *choices: str, **about: Any) -> Any:
 
 def about(field: dataclasses.Field[Any]) -> About:
     """The declaration of a dataclass field; an empty one where nothing was declared."""
-    return field.metadata.get("about", About())
+    found: About = field.metadata.get("about", About())
+    return found
 
 
 def range_problems(cls: type, values: Mapping[str, Any], place: str) -> list[str]:

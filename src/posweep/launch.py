@@ -130,7 +130,9 @@ def _data_problems(configuration: Configuration, plan: Plan) -> list[str]:
     problems = []
     largest = max(spec.train["batch_size"] for spec in plan)
     if largest > len(loaded.train):
-        problems.append(f"train.batch_size: {largest} pairs a step, but data={settings.kind} has {len(loaded.train)} pairs.")
+        problems.append(
+            f"train.batch_size: {largest} pairs a step, but data={settings.kind} has {len(loaded.train)} pairs."
+        )
     longest = settings.max_prompt_tokens + max(settings.max_response_tokens, configuration.sample.max_new_tokens)
     if longest > configuration.model.context:
         problems.append(
@@ -230,7 +232,9 @@ def _make_artifacts(configuration: Configuration, folder: Path, progress: Progre
     shared = prepare(configuration, Store(folder / "artifacts", say), device)
     facts = {**shared.facts, "commit": _commit(), "data": configuration.data.kind, "created": time.strftime("%Y-%m-%d")}
     if configuration.data.kind == "demo":
-        facts["note"] = "The demo world was tuned so that every method can go right and wrong in it: its ranking of methods is no evidence."
+        facts["note"] = (
+            "The demo world was tuned so that every method can go right and wrong: its ranking is no evidence."
+        )
     header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, baseline_measures(shared), facts)
     write_atomically(folder / HEADER, header.to_json())
 

@@ -1,8 +1,8 @@
 """What is finished, on disk: one atomic file per key, written before anything is sent anywhere.
 
-    ledger/KEY.json      the result: its presence means finished (or diverged, which is a result)
-    responses/KEY.json   the rows behind it, written first
-    logs/KEY.json, .log  a failure and its whole story; a later result removes them
+ledger/KEY.json      the result: its presence means finished (or diverged, which is a result)
+responses/KEY.json   the rows behind it, written first
+logs/KEY.json, .log  a failure and its whole story; a later result removes them
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def write_atomically(file: Path, content: Any) -> None:
             json.dump(content, stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(name, file)
+        Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -11,26 +11,23 @@ Three nested keys name the work, each of everything that determines its numbers 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from posweep import data
+from posweep.blocks import blocks, expand
 from posweep.errors import ConfigError
-from posweep.fields import plain, range_problems, scoped, typed
+from posweep.fields import plain, scoped
 from posweep.objectives import OBJECTIVES, hyperparameters
 from posweep.records import TrialSpec
-from posweep.settings import Configuration, TrainSettings
+from posweep.settings import Configuration
 
 SCHEMA = 1
 """Of the keys and of plan.jsonl. Raised when the loop's arithmetic or a key's contents change."""
 
-KINDS = ("grid", "list", "random", "qmc")
-PRIORS = ("recommended", "published", "matched", "custom")
-SHARED = {field.name for field in fields(TrainSettings)} - {"evaluate_at", "micro_batch_size", "threads"}
 DETECTABLE = 2.8 * 0.35
 """z(97.5 %) + z(80 %) standard errors of a prompt's win against four SFT responses (measured spread 0.35)."""
 
@@ -78,8 +75,8 @@ def make_plan(configuration: Configuration) -> Plan:
     problems: list[str] = []
     points = [
         (index, block, point)
-        for index, block in enumerate(_blocks(configuration, problems))
-        for point in _points(configuration, index, block, problems)
+        for index, block in enumerate(blocks(configuration, problems))
+        for point in expand(index, block, problems)
     ]
     if problems:
         raise ConfigError(problems)
@@ -116,135 +113,6 @@ def shared_fingerprints(configuration: Configuration) -> dict[str, Any]:
         "sampling": sampling,
         "judges": {name: plain(settings) for name, settings in configuration.judges.items()},
     }
-
-
-# --- blocks
-
-
-def _blocks(configuration: Configuration, problems: list[str]) -> list[dict[str, Any]]:
-    """The sweep's blocks for the selected methods; a method without one brings its recommended grid."""
-    sweep = configuration.sweep
-    blocks = []
-    for index, block in enumerate(sweep.blocks):
-        place = f"{sweep.source} → blocks[{index}]"
-        problems += _block_problems(place, block)
-        if block.get("method") in configuration.methods:
-            blocks.append({**block, "place": place})
-    covered = {block["method"] for block in blocks}
-    for name, method in configuration.methods.items():
-        if name not in covered:
-            place = f"conf/method/{name}.yaml"
-            blocks.append({"method": name, "grid": method.grid, "prior": "recommended", "place": place})
-    return blocks if not problems else []
-
-
-def _block_problems(place: str, block: Mapping[str, Any]) -> list[str]:
-    known = ("method", "prior", *KINDS)
-    problems = [f"{place}.{name}: no such entry; a block takes {', '.join(known)}." for name in block if name not in known]
-    if block.get("method") not in OBJECTIVES:
-        problems.append(f"{place}.method: {block.get('method')!r} is no method; there are {', '.join(OBJECTIVES)}.")
-    if block.get("prior", "custom") not in PRIORS:
-        problems.append(f"{place}.prior: {block['prior']!r} is no prior; there are {', '.join(PRIORS)}.")
-    if sum(kind in block for kind in KINDS) != 1:
-        problems.append(f"{place}: needs exactly one of {', '.join(KINDS)}.")
-    return problems
-
-
-def _points(
-    configuration: Configuration, index: int, block: Mapping[str, Any], problems: list[str]
-) -> list[dict[str, Any]]:
-    """The points of one block, each checked against the method's hyperparameters and the shared settings."""
-    kind = next(kind for kind in KINDS if kind in block)
-    place, content = f"{block['place']}{'.' if '→' in block['place'] else ' → '}{kind}", block[kind]
-    expand = {"grid": _grid, "list": _list, "random": _drawn, "qmc": _drawn}[kind]
-    found: list[str] = []
-    try:
-        raw = expand(place, content, found, kind, index)
-    except (TypeError, AttributeError, KeyError, ValueError) as error:
-        raw, found = [], [f"{place}: cannot be read ({error}); see docs/sweeps.md for the form of a block."]
-    points = [_checked(place, block["method"], where, point, found) for where, point in raw]
-    problems += dict.fromkeys(found)
-    return points
-
-
-Raw = list[tuple[dict[str, str], dict[str, Any]]]
-
-
-def _grid(place: str, content: Mapping[str, Sequence[Any]], found: list[str], _kind: str, _index: int) -> Raw:
-    """Every combination; each value knows its place in the file."""
-    axes = []
-    for name, values in content.items():
-        if not isinstance(values, list | tuple) or not values:
-            found.append(f"{place}.{name}: must be a list with at least one value, got {values!r}.")
-        else:
-            axes.append([(name, f"{place}.{name}[{i}]", value) for i, value in enumerate(values)])
-    return [
-        ({name: where for name, where, _ in combination}, {name: value for name, _, value in combination})
-        for combination in itertools.product(*axes)
-    ]
-
-
-def _list(place: str, content: Sequence[Mapping[str, Any]], found: list[str], _kind: str, _index: int) -> Raw:
-    if not content:
-        found.append(f"{place}: must be a list of points with at least one, got {content!r}.")
-    return [({name: f"{place}[{i}].{name}" for name in point}, dict(point)) for i, point in enumerate(content)]
-
-
-def _drawn(place: str, content: Mapping[str, Any], found: list[str], kind: str, index: int) -> Raw:
-    """Points drawn by Optuna's samplers when the plan is made: a fixed list like any other."""
-    from optuna import logging, samplers, study
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    logging.set_verbosity(logging.ERROR)
-    space = {
-        name: CategoricalDistribution(axis["choices"])
-        if "choices" in axis
-        else FloatDistribution(float(axis["low"]), float(axis["high"]), log=bool(axis.get("log", False)))
-        for name, axis in content["space"].items()
-    }
-    seed = int(content.get("seed", index))
-    sampler = samplers.QMCSampler(scramble=True, seed=seed) if kind == "qmc" else samplers.RandomSampler(seed=seed)
-    if kind == "qmc":
-        sampler._initial_search_space = dict(space)  # QMC otherwise draws its first point independently
-    draws = study.create_study(sampler=sampler)
-    points = [draws.ask(space).params for _ in range(int(content["points"]))]
-    if not points or not space:
-        found.append(f"{place}: needs points ≥ 1 and a space with at least one axis, got {plain(content)!r}.")
-    rounded = [{n: float(f"{v:.6g}") if isinstance(v, float) else v for n, v in point.items()} for point in points]
-    return [({name: f"{place}.space.{name}" for name in point}, point) for point in rounded]
-
-
-def _checked(
-    place: str, method: str, where: Mapping[str, str], point: dict[str, Any], found: list[str]
-) -> dict[str, Any]:
-    """A point with its values as their declared types; every mistake a sentence in `found`."""
-    objective = OBJECTIVES[method]
-    own = hyperparameters(objective)
-    checked: dict[str, Any] = {}
-    for name, value in point.items():
-        cls = objective if name in own else TrainSettings
-        if name not in own and name not in SHARED:
-            found.append(f"{place}: {unknown_hyperparameter(method, name)}")
-            continue
-        try:
-            checked[name] = typed(value, get_type_hints(cls)[name])
-        except ValueError as error:
-            found.append(f"{where[name]}: {own[name].symbol if name in own else name} {error}.")
-            continue
-        parent = where[name].rpartition(name)
-        found += [p.replace(f"{parent[0]}{name}:", f"{where[name]}:") for p in
-                  range_problems(cls, {name: checked[name]}, parent[0].rstrip("."))]  # fmt: skip
-    return checked
-
-
-def unknown_hyperparameter(method: str, name: str) -> str:
-    """The sentence for a name that is neither the method's hyperparameter nor a shared training setting."""
-    own = ", ".join(f"{n} ({a.symbol})" for n, a in hyperparameters(OBJECTIVES[method]).items()) or "none"
-    shared = ", ".join(sorted(SHARED))
-    return (
-        f"{OBJECTIVES[method].title} has no hyperparameter '{name}'; it takes {own}, "
-        f"or a shared training setting ({shared})."
-    )
 
 
 # --- keys

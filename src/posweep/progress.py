@@ -26,7 +26,9 @@ LINE_EVERY = 5.0
 class Progress:
     """Counts trials per method, estimates the time left, keeps the best score so far."""
 
-    def __init__(self, plan: Sequence[TrialSpec], done: Mapping[str, TrialResult], metric: str, out: TextIO | None = None):
+    def __init__(
+        self, plan: Sequence[TrialSpec], done: Mapping[str, TrialResult], metric: str, out: TextIO | None = None
+    ):
         self.specs = {spec.key: spec for spec in plan}
         self.metric, self.out = metric, out or sys.stdout
         self.status: dict[str, str] = {key: result.status for key, result in done.items()}
@@ -116,7 +118,9 @@ class Progress:
         counts = self.counts()
         ended = counts["finished"] + counts["diverged"] + counts["failed"]
         foot = Table.grid(padding=(0, 1))
-        foot.add_row(ProgressBar(len(self.specs), ended, width=40), Text(f"{ended}/{len(self.specs)} · {self.time_left()} left"))
+        foot.add_row(
+            ProgressBar(len(self.specs), ended, width=40), Text(f"{ended}/{len(self.specs)} · {self.time_left()} left")
+        )
         return Group(Text(self.phase), table, foot)
 
 

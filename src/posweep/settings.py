@@ -153,7 +153,11 @@ class BradleyTerrySettings:
     seed: int = number(0, at_least=0)
 
 
-JUDGES: dict[str, type] = {"gold": GoldJudgeSettings, "proxy": ProxyJudgeSettings, "bradley_terry": BradleyTerrySettings}
+JUDGES: dict[str, type] = {
+    "gold": GoldJudgeSettings,
+    "proxy": ProxyJudgeSettings,
+    "bradley_terry": BradleyTerrySettings,
+}
 JudgeSettings = GoldJudgeSettings | ProxyJudgeSettings | BradleyTerrySettings
 
 

@@ -1,7 +1,7 @@
-"""What every trial is compared with: K responses of the SFT policy per prompt, the data's chosen ones, and a fresh one.
+"""What every trial is compared with: K responses of the SFT policy per prompt, the data's chosen ones, and K fresh ones.
 
 The SFT policy draws from a noise stream of its own, so that a judge compares responses that are independent given the
-prompt; trials share another stream. The fresh response makes the A/A row: SFT against SFT must come out at ½.
+prompt; trials share another stream. The fresh responses make the A/A row: SFT against SFT must come out at ½.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class BaselineScores:
-    """One judge's scores: of the SFT responses (prompts, K), of the fresh ones and of the chosen ones (prompts,)."""
+    """One judge's scores: SFT responses (prompts, K), fresh ones (prompts · K,), chosen ones (prompts,)."""
 
     sft: np.ndarray
     fresh: np.ndarray
@@ -69,7 +69,7 @@ def score_baselines(
     repeated = [prompt for prompt in prompts for _ in range(sft.count)]
     return BaselineScores(
         judge.score(repeated, sft.texts).reshape(len(prompts), sft.count),
-        judge.score(prompts, fresh.texts),
+        judge.score(repeated, fresh.texts),
         judge.score(prompts, list(chosen)),
     )
 

@@ -17,7 +17,7 @@ from posweep.settings import Configuration, TrainSettings
 def make_sft(configuration: Configuration, data: Preferences, folder: Path, device: str) -> None:
     """Train the start checkpoint on prompts with responses to imitate, and write it with its tokenizer.
 
-        −log π(y|x) / |y|, averaged over the sequences of a batch: NLL per token, each response of equal weight.
+    −log π(y|x) / |y|, averaged over the sequences of a batch: NLL per token, each response of equal weight.
     """
     settings = configuration.model
     tokenizer = make_tokenizer(settings, _texts(data))

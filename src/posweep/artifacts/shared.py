@@ -186,14 +186,14 @@ class _Preparation:
         count = settings.evaluation.baseline_responses
         drawn = {
             "sft": draw(self.sft, prompts, "sft", name, count, settings.sample),
-            "fresh": draw(self.sft, prompts, "fresh sft", name, 1, settings.sample),
+            "fresh": draw(self.sft, prompts, "fresh sft", name, count, settings.sample),
         }
         save_drawn(drawn, folder / "responses.json")
 
 
 def _judge_facts(folders: Mapping[str, Path | None]) -> dict[str, Any]:
     """What trained judges said of themselves: `judge/<name>/<fact>`."""
-    facts = {}
+    facts: dict[str, Any] = {}
     for name, folder in folders.items():
         file = folder / "facts.json" if folder else None
         if file and file.is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -43,9 +42,11 @@ class Store:
         try:
             make(temporary)
             sizes = {str(f.relative_to(temporary)): f.stat().st_size for f in temporary.rglob("*") if f.is_file()}
-            (temporary / MANIFEST).write_text(json.dumps({"content": content, "files": sizes}, indent=1, sort_keys=True))
+            (temporary / MANIFEST).write_text(
+                json.dumps({"content": content, "files": sizes}, indent=1, sort_keys=True)
+            )
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(temporary, folder)
+            temporary.replace(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

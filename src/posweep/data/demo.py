@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -128,17 +127,21 @@ def fingerprints(settings: DemoData) -> tuple[dict[str, Any], dict[str, Any]]:
 def load(settings: DemoData) -> Preferences:
     """The whole world of one seed: SFT corpus, labelled pairs, and three evaluation sets."""
     trained, unseen = _kind_pairs(settings.seed)
-    rng = {name: np.random.default_rng([settings.seed, i]) for i, name in enumerate(("sft", "train", *settings.sets))}
     small, large = _counts(0, TRAINED_TOTAL), _counts(TRAINED_TOTAL + 1, 2 * max(NUMBERS))
-    where = {"iid": (trained, small), "ood": (unseen, small), "ood_counts": (trained, large)}
+    asked = {"iid": Requests(trained, small), "ood": Requests(unseen, small), "ood_counts": Requests(trained, large)}
+    rng = {name: np.random.default_rng([settings.seed, i]) for i, name in enumerate(("sft", "train", *settings.sets))}
     evaluation = {
-        name: _distinct_pairs(rng[name], *where[name], settings.evaluation_prompts, settings.length_bias, set())
+        name: tuple(
+            _pair(rng[name], request, settings.length_bias)
+            for request in asked[name].different(rng[name], settings.evaluation_prompts)
+        )
         for name in settings.sets
     }
-    held_out = {pair.prompt for pair in evaluation["iid"]}
-    train = _pairs(rng["train"], trained, small, settings.pairs, settings.length_bias, held_out)
-    train, judge = split_by_prompt(train, settings.judge_share, settings.seed)
-    sft = _examples(rng["sft"], trained, small, settings.sft_examples, held_out)
+    training = Requests(trained, small, frozenset(pair.prompt for pair in evaluation["iid"]))
+    pairs = [_pair(rng["train"], training.draw(rng["train"]), settings.length_bias) for _ in range(settings.pairs)]
+    train, judge = split_by_prompt(pairs, settings.judge_share, settings.seed)
+    requests = (training.draw(rng["sft"]) for _ in range(settings.sft_examples))
+    sft = tuple(Example(request.prompt(), _answer(rng["sft"], request)) for request in requests)
     return Preferences(train=train, sft=sft, judge=judge, evaluation=evaluation)
 
 
@@ -154,22 +157,36 @@ def _kind_pairs(seed: int) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str
     return tuple(pairs[i] for i in order[cut:]), tuple(pairs[i] for i in order[:cut])
 
 
-def _counts(low: int, high: int) -> list[tuple[int, int]]:
-    return [(a, b) for a in NUMBERS for b in NUMBERS if low <= a + b <= high]
+def _counts(low: int, high: int) -> tuple[tuple[int, int], ...]:
+    return tuple((a, b) for a in NUMBERS for b in NUMBERS if low <= a + b <= high)
 
 
-def _request(
-    rng: np.random.Generator, kinds: Sequence[tuple[str, str]], counts: Sequence[tuple[int, int]], avoid: set[str]
-) -> Request:
-    """A request drawn evenly over pairs of kinds, their order and counts, whose prompt is not one to avoid."""
-    while True:
-        first, second = kinds[rng.integers(len(kinds))]
-        if rng.random() < 0.5:
-            first, second = second, first
-        first_count, second_count = counts[rng.integers(len(counts))]
-        request = Request(first_count, first, second_count, second)
-        if request.prompt() not in avoid:
-            return request
+@dataclass(frozen=True)
+class Requests:
+    """The requests of one set: even over pairs of kinds, their order and counts, but for prompts to avoid."""
+
+    kinds: tuple[tuple[str, str], ...]
+    counts: tuple[tuple[int, int], ...]
+    avoid: frozenset[str] = frozenset()
+
+    def draw(self, rng: np.random.Generator) -> Request:
+        """One request."""
+        while True:
+            first, second = self.kinds[int(rng.integers(len(self.kinds)))]
+            if rng.random() < 0.5:
+                first, second = second, first
+            first_count, second_count = self.counts[int(rng.integers(len(self.counts)))]
+            request = Request(first_count, first, second_count, second)
+            if request.prompt() not in self.avoid:
+                return request
+
+    def different(self, rng: np.random.Generator, number: int) -> tuple[Request, ...]:
+        """`number` requests with different prompts."""
+        found: dict[str, Request] = {}
+        while len(found) < number:
+            request = self.draw(rng)
+            found.setdefault(request.prompt(), request)
+        return tuple(found.values())
 
 
 # --- who answers
@@ -215,23 +232,3 @@ def _pair(rng: np.random.Generator, request: Request, length_bias: float) -> Pre
     margin = annotator_utility(prompt, one, length_bias) - annotator_utility(prompt, other, length_bias)
     prefers_one = rng.random() < 1 / (1 + math.exp(-margin))
     return PreferencePair(prompt, one, other) if prefers_one else PreferencePair(prompt, other, one)
-
-
-def _pairs(rng, kinds, counts, number, length_bias, avoid) -> tuple[PreferencePair, ...]:  # type: ignore[no-untyped-def]
-    return tuple(_pair(rng, _request(rng, kinds, counts, avoid), length_bias) for _ in range(number))
-
-
-def _distinct_pairs(rng, kinds, counts, number, length_bias, avoid) -> tuple[PreferencePair, ...]:  # type: ignore[no-untyped-def]
-    """One pair for each of `number` different prompts."""
-    taken = set(avoid)
-    pairs = []
-    for _ in range(number):
-        request = _request(rng, kinds, counts, taken)
-        taken.add(request.prompt())
-        pairs.append(_pair(rng, request, length_bias))
-    return tuple(pairs)
-
-
-def _examples(rng, kinds, counts, number, avoid) -> tuple[Example, ...]:  # type: ignore[no-untyped-def]
-    requests = (_request(rng, kinds, counts, avoid) for _ in range(number))
-    return tuple(Example(request.prompt(), _answer(rng, request)) for request in requests)

@@ -21,7 +21,9 @@ SHOWN = 5
 def fingerprints(settings: LocalData) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of the files, not their place: moving a folder changes no key."""
     _check_files(settings)
-    kept = {name: value for name, value in scoped(settings, "train").items() if name not in ("path", "train", "evaluation")}
+    kept = {
+        name: value for name, value in scoped(settings, "train").items() if name not in ("path", "train", "evaluation")
+    }
     train = {**kept, "train": _hash(_file(settings, settings.train))}
     return train, {**kept, "evaluation": {name: _hash(_file(settings, f)) for name, f in settings.evaluation.items()}}
 
@@ -50,7 +52,9 @@ def _file(settings: LocalData, name: str) -> Path:
 
 def _check_files(settings: LocalData) -> None:
     if not settings.path:
-        raise DataError("data.path: names no folder; set data.path=FOLDER, a folder with " + ", ".join(_names(settings)) + ".")
+        raise DataError(
+            "data.path: names no folder; set data.path=FOLDER, a folder with " + ", ".join(_names(settings)) + "."
+        )
     missing = [name for name in _names(settings) if not _file(settings, name).is_file()]
     if missing:
         raise DataError(

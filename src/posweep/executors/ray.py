@@ -1,4 +1,4 @@
-"""The door to Ray: Tune dispatches keys to workers that stay warm. It gets nothing else, so it can interpret nothing else."""
+"""The door to Ray: Tune dispatches keys to workers that stay warm. It gets nothing else to interpret."""
 
 from __future__ import annotations
 
@@ -144,7 +144,11 @@ def _unreachable(address: str) -> list[str]:
     if address == "auto":
         from ray._private.services import find_gcs_addresses
 
-        return [] if find_gcs_addresses() else ["executor.address: auto finds no Ray cluster here; start one with ray start --head, or leave the address out."]
+        return (
+            []
+            if find_gcs_addresses()
+            else ["executor.address: auto finds no Ray cluster here; run ray start --head, or leave the address out."]
+        )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return [f"executor.address: must be auto or HOST:PORT, got {address!r}."]
@@ -152,5 +156,7 @@ def _unreachable(address: str) -> list[str]:
         socket.create_connection((host, int(port)), timeout=TIMEOUT).close()
     except OSError as error:
         reason = error.strerror or str(error)
-        return [f"executor.address: no Ray cluster answers at {address} ({reason}); start one, or leave the address out."]
+        return [
+            f"executor.address: no Ray cluster answers at {address} ({reason}); start one, or leave the address out."
+        ]
     return []

@@ -6,16 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from posweep.data.base import split_by_prompt
-from posweep.policy.load import Policy, encode_prompts, encode_responses
-from posweep.policy.reproducible import seeded
+from posweep.policy.load import (
+    Policy,
+    encode_prompts,
+    encode_responses,
+    load_reward_model,
+    new_reward_model,
+    save_policy,
+)
 from posweep.policy.train import Losses, batches, optimise, steps_of
 from posweep.records import PreferencePair
 from posweep.settings import BradleyTerrySettings, TrainSettings
@@ -27,8 +31,7 @@ FACTS = "facts.json"
 class BradleyTerryJudge:
     """The trained reward model; scores are in log-odds of being preferred."""
 
-    model: Any
-    tokenizer: PreTrainedTokenizerFast
+    policy: Policy
     limits: tuple[int, int]
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], batch_size: int = 64) -> np.ndarray:
@@ -44,18 +47,17 @@ class BradleyTerryJudge:
 
     def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[list[int]]:
         """Prompt and response in tokens, one list each."""
-        left = encode_prompts(self.tokenizer, prompts, self.limits[0])
-        right = encode_responses(self.tokenizer, responses, self.limits[1])
+        left = encode_prompts(self.policy.tokenizer, prompts, self.limits[0])
+        right = encode_responses(self.policy.tokenizer, responses, self.limits[1])
         return [p + r for p, r in zip(left, right, strict=True)]
 
     def rewards(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """r(x, y) read off the last token of each row, (rows,)."""
-        longest, pad = max(map(len, rows)), int(self.tokenizer.pad_token_id)
-        device = next(self.model.parameters()).device
+        longest, pad, device = max(map(len, rows)), self.policy.pad, self.policy.device
         ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
-        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = self.policy.model.model(input_ids=ids, use_cache=False).last_hidden_state
         last = torch.tensor([len(row) - 1 for row in rows], device=device)
-        return self.model.score(hidden[torch.arange(len(rows), device=device), last])[:, 0].float()  # type: ignore[no-any-return]
+        return self.policy.model.score(hidden[torch.arange(len(rows), device=device), last])[:, 0].float()  # type: ignore[no-any-return]
 
 
 def train_judge(
@@ -66,10 +68,7 @@ def train_judge(
     `facts.json` holds the held-out accuracy and, beside it, what "the longer wins" would have got.
     """
     training, held_out = split_by_prompt(pairs, settings.held_out, settings.seed)
-    with seeded(settings.seed):
-        model = LlamaForSequenceClassification(_with_one_output(sft))
-    model.model.load_state_dict(sft.model.model.state_dict())
-    judge = BradleyTerryJudge(model.to(sft.device), sft.tokenizer, limits)
+    judge = BradleyTerryJudge(new_reward_model(sft, settings.seed), limits)
     chosen = judge.encode([p.prompt for p in training], [p.chosen for p in training])
     rejected = judge.encode([p.prompt for p in training], [p.rejected for p in training])
 
@@ -81,21 +80,14 @@ def train_judge(
     batch_size = min(settings.batch_size, len(training))
     steps = steps_of(len(training), batch_size, settings.epochs)
     loop = TrainSettings(learning_rate=settings.learning_rate)
-    optimise(model, batches(lengths, batch_size, steps, seed=settings.seed), loss, loop)
-    model.eval().save_pretrained(folder)
-    sft.tokenizer.save_pretrained(folder)
+    optimise(judge.policy.model, batches(lengths, batch_size, steps, seed=settings.seed), loss, loop)
+    save_policy(judge.policy, folder)
     (folder / FACTS).write_text(json.dumps(_facts(judge, training, held_out), indent=1))
 
 
 def load_judge(folder: Path, limits: tuple[int, int], device: str) -> BradleyTerryJudge:
     """Read what `train_judge` wrote."""
-    model = LlamaForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return BradleyTerryJudge(model.to(device).eval(), tokenizer, limits)
-
-
-def _with_one_output(sft: Policy) -> Any:
-    return type(sft.model.config).from_dict({**sft.model.config.to_dict(), "num_labels": 1})
+    return BradleyTerryJudge(load_reward_model(folder, device), limits)
 
 
 def _facts(

@@ -1,4 +1,4 @@
-"""What every objective takes and gives, and the few helpers their formulas share. Torch is imported only when one is called."""
+"""What every objective takes and gives, and what their formulas share. Torch is imported only when one is called."""
 
 from __future__ import annotations
 

@@ -42,7 +42,11 @@ class LNDPO:
     separable: ClassVar[bool] = True
 
     beta: float = hyperparameter(
-        2.0, symbol="β", above=0, scale="log", source="inside 1–3.5, remembered of 2407.15229, unconfirmed; Tülu 3 uses 5"
+        2.0,
+        symbol="β",
+        above=0,
+        scale="log",
+        source="inside 1–3.5, remembered of 2407.15229, unconfirmed; Tülu 3 uses 5",
     )
     gamma: float = hyperparameter(0.0, symbol="γ", at_least=0, source="0 is LN-DPO as published")
 

@@ -10,7 +10,7 @@ import tokenizers
 import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from posweep.policy.reproducible import seeded
 from posweep.settings import ModelSettings
@@ -95,6 +95,22 @@ def save_policy(policy: Policy, folder: Path) -> None:
 def load_policy(folder: Path, device: str = "cpu") -> Policy:
     """Read what `save_policy` wrote; nothing is fetched and no code of the folder is run."""
     model = LlamaForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="auto")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return Policy(model.to(device).eval(), tokenizer)
+
+
+def new_reward_model(policy: Policy, seed: int) -> Policy:
+    """The policy's body with a scalar head drawn from `seed` in place of its vocabulary."""
+    config = type(policy.model.config).from_dict({**policy.model.config.to_dict(), "num_labels": 1})
+    with seeded(seed):
+        model = LlamaForSequenceClassification(config)
+    model.model.load_state_dict(policy.model.model.state_dict())
+    return Policy(model.to(policy.device), policy.tokenizer)
+
+
+def load_reward_model(folder: Path, device: str = "cpu") -> Policy:
+    """Read a reward model that `save_policy` wrote."""
+    model = LlamaForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     return Policy(model.to(device).eval(), tokenizer)
 

@@ -36,7 +36,9 @@ def collate(
     """Lay prompts and responses side by side. Padding stands on the right, where causal attention never looks."""
     longest = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
     rows = [[*p, *r, *([pad] * (longest - len(p) - len(r)))] for p, r in zip(prompts, responses, strict=True)]
-    predicts, targets, owner = [], [], []
+    predicts: list[int] = []
+    targets: list[int] = []
+    owner: list[int] = []
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         first = row * longest + len(prompt) - 1
         predicts += range(first, first + len(response))

@@ -25,9 +25,7 @@ class Losses(NamedTuple):
     charts: Mapping[str, Tensor]
 
 
-def batches(
-    lengths: np.ndarray, batch_size: int, steps: int, *, window: int = 16, seed: int = 0
-) -> list[np.ndarray]:
+def batches(lengths: np.ndarray, batch_size: int, steps: int, *, window: int = 16, seed: int = 0) -> list[np.ndarray]:
     """Which items each step sees: shuffled per epoch, sorted by length inside windows, windows' batches shuffled.
 
     Fixed by the lengths and the seed alone. Items left over at the end of an epoch wait for the next.

@@ -1,4 +1,4 @@
-"""Each method's distribution of one measure over its configurations: every point, a box, and a density where it is earned."""
+"""Each method's distribution of one measure over its configurations: points, a box, a density where it is earned."""
 
 from __future__ import annotations
 

@@ -92,8 +92,8 @@ def _header(record: SweepRecord) -> str:
     ended = ", ".join(f"{counts[name]} {name}" for name in STATUSES)
     seeds = len({spec.seed for spec in record.plan})
     words = (
-        f"{', '.join(map(title, methods(record)))}: {len(record.plan)} trials with {seeds} seed{'s' * (seeds != 1)}, of which "
-        f"{ended}. Primary metric: {record.primary_metric}, declared before the sweep ran."
+        f"{', '.join(map(title, methods(record)))}: {len(record.plan)} trials with {seeds} seed{'s' * (seeds != 1)}, "
+        f"of which {ended}. Primary metric: {record.primary_metric}, declared before the sweep ran."
     )
     others = f" {record.others} recorded trials are not in this plan and not shown." if record.others else ""
     note = f'<p class="note">{html(record.facts["note"])}</p>' if record.facts.get("note") else ""
@@ -114,7 +114,7 @@ def _best_words(tables: Tables) -> str:
     return (
         "Over configurations, each the mean of its finished seeds; diverged and failed trials are dropped from the "
         f"statistics and counted beside them. IQM: mean of the middle half; 10th pct.: nine of ten do at least as well; {found}; "
-        "beat SFT: share of point estimates above ½. Win-rates are the judge's. The rows are in the order of the plan."
+        f"beat SFT: share of point estimates above ½. Win-rates are the judge's. The rows are in the order of the plan."
     )
 
 

@@ -1,4 +1,4 @@
-"""How figures look: one colour and marker per method everywhere, small vector-friendly type, nothing left behind in rcParams."""
+"""How figures look: one colour and marker per method, small vector-friendly type, nothing left behind in rcParams."""
 
 from __future__ import annotations
 

@@ -62,7 +62,9 @@ class MlflowTracker:
         client = self._client()
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage != "active":
-            raise PreflightError(f"sweep.name: the MLflow experiment {name!r} was deleted; restore it or take another name.")
+            raise PreflightError(
+                f"sweep.name: the MLflow experiment {name!r} was deleted; restore it or take another name."
+            )
         self._name = name
         self._experiment = found.experiment_id if found else client.create_experiment(name)
         parent = self._find_parent()
@@ -214,7 +216,9 @@ def _unreachable(host: str, port: int, uri: str) -> list[str]:
         socket.create_connection((host, port), timeout=TIMEOUT).close()
     except OSError as error:
         reason = error.strerror or str(error)
-        return [f"tracking.uri: {uri} does not answer ({reason}); start the server, or set tracking.uri=sqlite:///mlflow.db."]
+        return [
+            f"tracking.uri: {uri} does not answer ({reason}); start the server, or set tracking.uri=sqlite:///mlflow.db."
+        ]
     return []
 
 
@@ -262,6 +266,8 @@ def _in_batches(metrics: list[Any]) -> Iterator[list[Any]]:
 def _table(outcome: Outcome) -> dict[str, list[Any]]:
     """One row per prompt: what was asked, what came, how it was scored."""
     rows = outcome.responses
-    table = {name: [getattr(row, name) for row in rows] for name in ("set", "prompt", "text", "length", "truncated", "kl")}
+    table = {
+        name: [getattr(row, name) for row in rows] for name in ("set", "prompt", "text", "length", "truncated", "kl")
+    }
     scores = {f"score {name}": [row.scores[name] for row in rows] for name in rows[0].scores}
     return {**table, **scores, **{f"wins {name}": [row.wins[name] for row in rows] for name in rows[0].wins}}

@@ -12,7 +12,6 @@ from posweep.policy.sample import Sampled, sample
 from posweep.policy.score import kl_all
 from posweep.records import Response, TrialSpec
 
-
 Stage = Callable[[str], AbstractContextManager[None]]
 
 
@@ -44,6 +43,4 @@ def _draw(
 ) -> list[Sampled]:
     settings, prompts = shared.configuration.sample, evaluation.pairs.prompts
     noise = stream(name, settings.seed, spec.seed, evaluation.name).random((len(prompts), settings.max_new_tokens))
-    return sample(
-        shared.policy, prompts, noise, temperature=temperature, top_p=top_p, batch_size=settings.batch_size
-    )
+    return sample(shared.policy, prompts, noise, temperature=temperature, top_p=top_p, batch_size=settings.batch_size)

@@ -41,9 +41,10 @@ def _judge_set(responses: list[Response], evaluation: EvaluationSet, shared: Sha
 
 
 def compared(scores: np.ndarray, evaluation: EvaluationSet, judge: str, prefix: str) -> dict[str, np.ndarray]:
-    """Wins of one response per prompt against the SFT model's K responses and against the chosen one."""
+    """Wins of responses, equally many per prompt, against the SFT model's K responses and against the chosen one."""
     baseline = evaluation.scores[judge]
+    per_prompt = len(scores) // len(evaluation.prompts)
     return {
-        f"{prefix}vs_sft": wins(scores, baseline.sft),
-        f"{prefix}vs_chosen": wins(scores, baseline.chosen[:, None]),
+        f"{prefix}vs_sft": wins(scores, baseline.sft.repeat(per_prompt, axis=0)),
+        f"{prefix}vs_chosen": wins(scores, baseline.chosen[:, None].repeat(per_prompt, axis=0)),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from posweep.artifacts.shared import EvaluationSet, Shared
 from posweep.objectives import PreferenceLogps
 from posweep.policy.score import score_all
 from posweep.records import HeldOutPair, Response, TrialSpec
+from posweep.trial.judge import compared
 from posweep.trial.loss import objective_of
 
 
@@ -36,25 +37,33 @@ def measure(responses: Sequence[Response], held_out: Sequence[HeldOutPair], shar
 
 
 def of_responses(rows: Sequence[Response], evaluation: EvaluationSet) -> dict[str, float]:
-    """Win-rates, scores, KL (nats) and lengths (tokens) of one response per prompt; errors are over prompts."""
-    column = {name: np.array([getattr(row, name) for row in rows], dtype=float) for name in ("length", "kl", "kl_length")}
+    """Win-rates, scores, KL (nats) and lengths (tokens); errors are over prompts, whose responses are averaged first.
+
+    Args:
+        rows: in prompt order, equally many for each prompt.
+    """
     primary = next(iter(rows[0].scores))
+    count = len(evaluation.prompts)
+
+    def by_prompt(values: Iterable[float]) -> np.ndarray:
+        return np.array(list(values), dtype=float).reshape(count, -1).mean(axis=1)
+
     measures: dict[str, float] = {}
     for name in rows[0].wins:
         prefix, _, kind = name.rpartition("/")
-        measures |= mean(f"{prefix}/win_rate_{kind}".lstrip("/"), np.array([row.wins[name] for row in rows]))
+        measures |= mean(f"{prefix}/win_rate_{kind}".lstrip("/"), by_prompt(row.wins[name] for row in rows))
     for name in rows[0].scores:
         prefix = "" if name == primary else f"{name}/"
-        measures |= mean(f"{prefix}mean_score", np.array([row.scores[name] for row in rows]))
-    measures |= mean("kl_to_sft", column["kl"])
-    measures |= ratio("kl_to_sft_per_token", column["kl"], column["kl_length"])
-    measures |= mean("response_length", column["length"])
-    measures["response_length_median"] = float(np.median(column["length"]))
-    measures["response_length_p90"] = float(np.quantile(column["length"], 0.9))
-    sft = np.array(evaluation.sft.lengths, dtype=float).reshape(len(rows), -1).mean(axis=1)
-    measures |= ratio("length_ratio_sft", column["length"], sft)
-    measures |= ratio("length_ratio_chosen", column["length"], np.array(evaluation.chosen_lengths, dtype=float))
-    measures |= mean("truncated", np.array([row.truncated for row in rows], dtype=float))
+        measures |= mean(f"{prefix}mean_score", by_prompt(row.scores[name] for row in rows))
+    kl, length = by_prompt(row.kl for row in rows), by_prompt(row.length for row in rows)
+    measures |= mean("kl_to_sft", kl)
+    measures |= ratio("kl_to_sft_per_token", kl, by_prompt(row.kl_length for row in rows))
+    measures |= mean("response_length", length)
+    measures["response_length_median"] = float(np.median([row.length for row in rows]))
+    measures["response_length_p90"] = float(np.quantile([row.length for row in rows], 0.9))
+    measures |= ratio("length_ratio_sft", length, by_prompt(evaluation.sft.lengths))
+    measures |= ratio("length_ratio_chosen", length, by_prompt(evaluation.chosen_lengths))
+    measures |= mean("truncated", by_prompt(row.truncated for row in rows))
     measures["distinct"] = len({row.text for row in rows}) / len(rows)
     return measures
 
@@ -95,28 +104,33 @@ def _held_out(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet) -> lis
     rejected = score_all(shared.policy, pairs.prompts, pairs.rejected)
     lengths = [torch.tensor([len(row) for row in side]) for side in (pairs.chosen, pairs.rejected)]
     known = (reference.chosen.cpu(), reference.rejected.cpu())
-    out = objective_of(spec)(PreferenceLogps(chosen, rejected, *lengths, *known))
+    out = objective_of(spec)(PreferenceLogps(chosen, rejected, lengths[0], lengths[1], *known))
     columns = (out.chosen_rewards, out.rejected_rewards, chosen - known[0], rejected - known[1])
     return [HeldOutPair(evaluation.name, i, *map(float, row)) for i, row in enumerate(torch.stack(columns, 1).tolist())]
 
 
 def baseline_measures(shared: Shared) -> dict[str, float]:
-    """The SFT model measured like a trial: a fresh response per prompt against its own K. Its win-rate is the A/A row."""
-    from posweep.trial.judge import compared
-
+    """The SFT model measured like a trial: K fresh responses per prompt against its own K. Its win-rate is the A/A row."""
     measures: dict[str, float] = {}
     for evaluation in shared.evaluation:
-        fresh, columns, scores = evaluation.fresh, {}, {}
-        for i, (name, baseline) in enumerate(evaluation.scores.items()):
-            columns |= compared(baseline.fresh, evaluation, name, f"{name}/" if i else "")
-            scores[name] = baseline.fresh
-        rows = [
-            Response(
-                evaluation.name, i, prompt, fresh.texts[i], fresh.lengths[i], fresh.truncated[i], 0.0, fresh.lengths[i],
-                {name: float(values[i]) for name, values in scores.items()},
-                {name: float(values[i]) for name, values in columns.items()},
-            )
-            for i, prompt in enumerate(evaluation.prompts)
-        ]  # fmt: skip
-        measures |= {f"{evaluation.name}/{name}": value for name, value in of_responses(rows, evaluation).items()}
+        found = of_responses(_fresh_rows(evaluation), evaluation)
+        measures |= {f"{evaluation.name}/{name}": value for name, value in found.items()}
     return measures
+
+
+def _fresh_rows(evaluation: EvaluationSet) -> list[Response]:
+    """The fresh responses of the SFT model, judged as a trial's are."""
+    fresh = evaluation.fresh
+    columns: dict[str, np.ndarray] = {}
+    scores = {name: baseline.fresh for name, baseline in evaluation.scores.items()}
+    for i, (name, values) in enumerate(scores.items()):
+        columns |= compared(values, evaluation, name, f"{name}/" if i else "")
+    return [
+        Response(
+            set=evaluation.name, index=i // fresh.count, prompt=evaluation.prompts[i // fresh.count], text=text,
+            length=fresh.lengths[i], truncated=fresh.truncated[i], kl=0.0, kl_length=fresh.lengths[i],
+            scores={name: float(values[i]) for name, values in scores.items()},
+            wins={name: float(values[i]) for name, values in columns.items()},
+        )
+        for i, text in enumerate(fresh.texts)
+    ]  # fmt: skip

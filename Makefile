@@ -1,0 +1,56 @@
+# What can I do? Every target makes the environment it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+SWEEP ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo smoke test torture check format plan sweep status report ui clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/ready  ## run the demo sweep and write its report: minutes, offline
+	$(BIN)/posweep sweep=demo
+
+smoke: .venv/ready  ## run the smallest sweep there is: does everything work here?
+	$(BIN)/posweep sweep=smoke
+
+test: .venv/ready  ## run the tests
+	$(BIN)/python -m pytest -m "not torture" -n 2 --dist loadgroup
+
+torture: .venv/ready  ## run the long tests too: an empty environment, whole sweeps
+	$(BIN)/python -m pytest -m torture
+
+check: .venv/ready  ## format, lint, types, import floors
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: .venv/ready  ## format the code and mend what the linter can
+	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests
+
+plan: .venv/ready  ## what SWEEP=demo would run
+	$(BIN)/posweep plan sweep=$(SWEEP)
+
+sweep: .venv/ready  ## run SWEEP=demo
+	$(BIN)/posweep sweep=$(SWEEP)
+
+status: .venv/ready  ## what has become of SWEEP=demo
+	$(BIN)/posweep status sweep=$(SWEEP)
+
+report: .venv/ready  ## write the report of SWEEP=demo again
+	$(BIN)/posweep report sweep=$(SWEEP)
+
+ui: .venv/ready  ## browse trials in MLflow on 127.0.0.1
+	$(BIN)/posweep ui
+
+clean:  ## remove outputs and caches (not .venv, not MLflow's records)
+	rm -rf outputs dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("posweep needs Python 3.11 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,144 @@
+"""A block of a sweep → its points: a grid, an explicit list, or draws by Optuna's samplers, made when the plan is made."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from posweep.fields import plain, range_problems, typed
+from posweep.objectives import OBJECTIVES, hyperparameters
+from posweep.settings import Configuration, TrainSettings
+
+PRIORS = ("recommended", "published", "matched", "custom")
+SHARED = {field.name for field in fields(TrainSettings)} - {"evaluate_at", "micro_batch_size", "threads"}
+"""Training settings that a block may vary beside a method's hyperparameters."""
+
+Raw = list[tuple[dict[str, str], dict[str, Any]]]
+"""Points as written: where each value stands in the file, and the value."""
+
+
+def blocks(configuration: Configuration, problems: list[str]) -> list[dict[str, Any]]:
+    """The sweep's blocks for the selected methods; a method without one brings its recommended grid."""
+    sweep = configuration.sweep
+    found = []
+    for index, block in enumerate(sweep.blocks):
+        place = f"{sweep.source} → blocks[{index}]"
+        problems += _block_problems(place, block)
+        if block.get("method") in configuration.methods:
+            found.append({**block, "place": f"{place}."})
+    covered = {block["method"] for block in found}
+    for name, method in configuration.methods.items():
+        if name not in covered:
+            place = f"conf/method/{name}.yaml → "
+            found.append({"method": name, "grid": method.grid, "prior": "recommended", "place": place})
+    return found if not problems else []
+
+
+def _block_problems(place: str, block: Mapping[str, Any]) -> list[str]:
+    known = ("method", "prior", *KINDS)
+    problems = [
+        f"{place}.{name}: no such entry; a block takes {', '.join(known)}." for name in block if name not in known
+    ]
+    if block.get("method") not in OBJECTIVES:
+        problems.append(f"{place}.method: {block.get('method')!r} is no method; there are {', '.join(OBJECTIVES)}.")
+    if block.get("prior", "custom") not in PRIORS:
+        problems.append(f"{place}.prior: {block['prior']!r} is no prior; there are {', '.join(PRIORS)}.")
+    if sum(kind in block for kind in KINDS) != 1:
+        problems.append(f"{place}: needs exactly one of {', '.join(KINDS)}.")
+    return problems
+
+
+def expand(index: int, block: Mapping[str, Any], problems: list[str]) -> list[dict[str, Any]]:
+    """The points of one block, each checked against the method's hyperparameters and the shared settings."""
+    kind = next(kind for kind in KINDS if kind in block)
+    place, content = f"{block['place']}{kind}", block[kind]
+    found: list[str] = []
+    try:
+        raw = KINDS[kind](place, content, found, kind, index)
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        raw, found = [], [f"{place}: cannot be read ({error}); docs/sweeps.md shows the form of a block."]
+    points = [_checked(place, block["method"], where, point, found) for where, point in raw]
+    problems += dict.fromkeys(found)
+    return points
+
+
+def _grid(place: str, content: Mapping[str, Sequence[Any]], found: list[str], _kind: str, _index: int) -> Raw:
+    """Every combination; each value knows its place in the file."""
+    axes = []
+    for name, values in content.items():
+        if not isinstance(values, list | tuple) or not values:
+            found.append(f"{place}.{name}: must be a list with at least one value, got {values!r}.")
+        else:
+            axes.append([(name, f"{place}.{name}[{i}]", value) for i, value in enumerate(values)])
+    return [
+        ({name: where for name, where, _ in combination}, {name: value for name, _, value in combination})
+        for combination in itertools.product(*axes)
+    ]
+
+
+def _list(place: str, content: Sequence[Mapping[str, Any]], found: list[str], _kind: str, _index: int) -> Raw:
+    if not content:
+        found.append(f"{place}: must be a list of points with at least one, got {content!r}.")
+    return [({name: f"{place}[{i}].{name}" for name in point}, dict(point)) for i, point in enumerate(content)]
+
+
+def _drawn(place: str, content: Mapping[str, Any], found: list[str], kind: str, index: int) -> Raw:
+    """Points drawn by Optuna's samplers when the plan is made: a fixed list like any other."""
+    from optuna import logging, samplers, study
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    logging.set_verbosity(logging.ERROR)
+    space = {
+        name: CategoricalDistribution(axis["choices"])
+        if "choices" in axis
+        else FloatDistribution(float(axis["low"]), float(axis["high"]), log=bool(axis.get("log", False)))
+        for name, axis in content["space"].items()
+    }
+    seed = int(content.get("seed", index))
+    sampler = samplers.QMCSampler(scramble=True, seed=seed) if kind == "qmc" else samplers.RandomSampler(seed=seed)
+    draws = study.create_study(sampler=sampler)
+    if kind == "qmc" and space:
+        draws.tell(draws.ask(space), 0.0)  # QMC learns its space from a finished trial, which it draws independently
+    points = [draws.ask(space).params for _ in range(int(content["points"]))]
+    if not points or not space:
+        found.append(f"{place}: needs points ≥ 1 and a space with at least one axis, got {plain(content)!r}.")
+    rounded = [{n: float(f"{v:.6g}") if isinstance(v, float) else v for n, v in point.items()} for point in points]
+    return [({name: f"{place}.space.{name}" for name in point}, point) for point in rounded]
+
+
+def _checked(
+    place: str, method: str, where: Mapping[str, str], point: dict[str, Any], found: list[str]
+) -> dict[str, Any]:
+    """A point with its values as their declared types; every mistake a sentence in `found`."""
+    objective = OBJECTIVES[method]
+    own = hyperparameters(objective)
+    checked: dict[str, Any] = {}
+    for name, value in point.items():
+        cls = objective if name in own else TrainSettings
+        if name not in own and name not in SHARED:
+            found.append(f"{place}: {unknown_hyperparameter(method, name)}")
+            continue
+        try:
+            checked[name] = typed(value, get_type_hints(cls)[name])
+        except ValueError as error:
+            found.append(f"{where[name]}: {own[name].symbol if name in own else name} {error}.")
+            continue
+        parent = where[name].rpartition(name)
+        found += [p.replace(f"{parent[0]}{name}:", f"{where[name]}:") for p in
+                  range_problems(cls, {name: checked[name]}, parent[0].rstrip("."))]  # fmt: skip
+    return checked
+
+
+def unknown_hyperparameter(method: str, name: str) -> str:
+    """The sentence for a name that is neither the method's hyperparameter nor a shared training setting."""
+    own = ", ".join(f"{n} ({a.symbol})" for n, a in hyperparameters(OBJECTIVES[method]).items()) or "none"
+    shared = ", ".join(sorted(SHARED))
+    return (
+        f"{OBJECTIVES[method].title} has no hyperparameter '{name}'; it takes {own}, "
+        f"or a shared training setting ({shared})."
+    )
+
+
+KINDS: dict[str, Callable[..., Raw]] = {"grid": _grid, "list": _list, "random": _drawn, "qmc": _drawn}
