@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_origin, get_type_hints
 
 from posweep.fields import plain
 
@@ -21,7 +21,8 @@ class JsonRecord:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The record that `to_json` wrote."""
-        return cls(**data)
+        hints = get_type_hints(cls)
+        return cls(**{name: tuple(v) if get_origin(hints[name]) is tuple else v for name, v in data.items()})
 
 
 @dataclass(frozen=True)

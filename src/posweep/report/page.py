@@ -113,8 +113,9 @@ def _best_words(tables: Tables) -> str:
     )
     return (
         "Over configurations, each the mean of its finished seeds; diverged and failed trials are dropped from the "
-        f"statistics and counted beside them. IQM: mean of the middle half; 10th pct.: nine of ten do at least as well; {found}; "
-        f"beat SFT: share of point estimates above ½. Win-rates are the judge's. The rows are in the order of the plan."
+        "statistics and counted beside them. IQM: mean of the middle half; 10th pct.: nine of ten do at least as well; "
+        f"{found}; beat SFT: share of point estimates above ½. "
+        "Win-rates are the judge's. The rows are in the order of the plan."
     )
 
 

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from posweep.errors import PreflightError
 from posweep.records import Outcome, SweepHeader, SweepRecord, TrialResult, TrialSpec
 
+SQLITE = "sqlite:///"
 BATCH = 900
 """Metrics per request; MLflow takes 1,000."""
 TIMEOUT = 5
@@ -38,7 +39,8 @@ class MlflowTracker:
             MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_HTTP_REQUEST_TIMEOUT="20", MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
             MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", MLFLOW_LOGGING_LEVEL="ERROR",
         )  # fmt: skip
-        self.uri = uri
+        # MLflow keeps stores by their URI: a relative one would mean the folder of its first use
+        self.uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}" if uri.startswith(SQLITE) else uri
         self._experiment = self._parent = ""
         self._name = ""
 
@@ -66,7 +68,7 @@ class MlflowTracker:
                 f"sweep.name: the MLflow experiment {name!r} was deleted; restore it or take another name."
             )
         self._name = name
-        self._experiment = found.experiment_id if found else client.create_experiment(name)
+        self._experiment = found.experiment_id if found else client.create_experiment(name, self._artifacts(name))
         parent = self._find_parent()
         tags = {"sweep": name, "kind": "sweep"}
         self._parent = parent or client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
@@ -154,7 +156,11 @@ class MlflowTracker:
         return MlflowClient(tracking_uri=self.uri)
 
     def _database(self) -> Path:
-        return Path(self.uri.removeprefix("sqlite:///"))
+        return Path(self.uri.removeprefix(SQLITE))
+
+    def _artifacts(self, name: str) -> str | None:
+        """Beside the store, wherever the command is run; a server decides for itself."""
+        return (self._database().parent / "mlruns" / name).as_uri() if self.uri.startswith(SQLITE) else None
 
     def _find_parent(self) -> str:
         filters = f"tags.kind = 'sweep' and tags.sweep = '{self._name}'"
@@ -199,10 +205,10 @@ class MlflowTracker:
 
 def serve(uri: str, port: int) -> None:
     """The MLflow UI on a store, on 127.0.0.1 only; for a server, its address."""
-    if not uri.startswith("sqlite:"):
+    if not uri.startswith(SQLITE):
         print(f"This store has a server of its own: {uri}")
         return
-    database = Path(uri.removeprefix("sqlite:///"))
+    database = Path(uri.removeprefix(SQLITE))
     if not database.is_file():
         raise PreflightError(f"tracking.uri: {database} is not there; run a sweep first, or set tracking.uri.")
     print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")

@@ -1,0 +1,172 @@
+"""A sweep from the command line to the report, on both executors: what issue after issue must not break."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posweep.config import configure
+from posweep.ledger import Ledger
+from posweep.plan import make_plan
+from posweep.trackers.mlflow import MlflowTracker
+
+OVERRIDES = ["sweep=smoke", "tracking.uri=sqlite:///mlflow.db"]
+
+
+def posweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, as a user types it in a folder of their own."""
+    command = [sys.executable, "-c", "from posweep.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def measures(folder: Path) -> dict[str, dict[str, float]]:
+    """Every measure of every trial in a sweep's ledger."""
+    plan = make_plan(configure(OVERRIDES))
+    return {key: dict(r.measures) for key, r in Ledger(folder / "outputs" / "smoke").finished(plan).items()}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("local")
+    ran = posweep(folder, *OVERRIDES, "executor=local")
+    assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ray")
+    ran = posweep(folder, *OVERRIDES, "executor=ray")
+    assert ran.returncode == 0, ran.stderr
+    (folder / "stdout").write_text(ran.stdout)
+    (folder / "stderr").write_text(ran.stderr)
+    return folder
+
+
+pytestmark = pytest.mark.xdist_group("launch")
+
+
+def test_both_executors_give_the_same_numbers_to_the_last_bit(local: Path, on_ray: Path) -> None:
+    assert len(measures(local)) == 6
+    assert json.dumps(measures(local), sort_keys=True) == json.dumps(measures(on_ray), sort_keys=True)
+
+
+def test_a_warm_cache_gives_the_numbers_of_a_cold_one(local: Path, tmp_path: Path) -> None:
+    warm = tmp_path / "warm"
+    (warm / "outputs" / "smoke").mkdir(parents=True)
+    (warm / "outputs" / "smoke" / "artifacts").symlink_to(local / "outputs" / "smoke" / "artifacts")
+    ran = posweep(warm, *OVERRIDES, "executor=local", "tracking=none", "tracking.uri=")
+    assert ran.returncode == 0, ran.stderr
+    assert "making" not in ran.stdout
+    assert json.dumps(measures(warm), sort_keys=True) == json.dumps(measures(local), sort_keys=True)
+
+
+def test_the_chatter_of_ray_and_mlflow_stays_out(on_ray: Path) -> None:
+    lines = [line for line in (on_ray / "stdout").read_text().splitlines() if line]
+    assert lines[0].startswith("making the SFT policy")
+    assert lines[-1].endswith("report.html")
+    assert (on_ray / "stderr").read_text() == ""
+
+
+def test_the_output_folder_holds_what_the_documentation_says(local: Path) -> None:
+    folder = local / "outputs" / "smoke"
+    assert {"plan.jsonl", "config.yaml", "ledger", "artifacts", "responses", "report"} <= {f.name for f in folder.iterdir()}
+    assert len((folder / "plan.jsonl").read_text().splitlines()) == 6
+    summary = json.loads((folder / "report" / "summary.json").read_text())
+    assert summary["sweep"] == "smoke"
+    assert summary["evaluation"] == "ood"
+    assert {name: row["finished"] for name, row in summary["methods"].items()} == {"dpo": 2, "ln_dpo": 2, "simpo": 2}
+
+
+def test_a_second_launch_has_nothing_to_do(local: Path) -> None:
+    before = {f.name: f.stat().st_mtime_ns for f in (local / "outputs" / "smoke" / "ledger").iterdir()}
+    ran = posweep(local, *OVERRIDES, "executor=local")
+    assert ran.returncode == 0
+    assert "Nothing is left to do: all 6 trials" in ran.stdout
+    assert before == {f.name: f.stat().st_mtime_ns for f in (local / "outputs" / "smoke" / "ledger").iterdir()}
+
+
+def test_only_what_is_missing_from_ledger_and_tracker_runs_again(local: Path) -> None:
+    ledger, tracker = local / "outputs" / "smoke" / "ledger", _tracker(local)
+    first, second = sorted(f.stem for f in ledger.iterdir())[:2]
+    before = measures(local)
+    (ledger / f"{first}.json").unlink()  # MLflow still has this one: it is fetched
+    (ledger / f"{second}.json").unlink()
+    tracker.read("smoke")
+    tracker._client().delete_run(_run_of(tracker, second))
+    ran = posweep(local, *OVERRIDES, "executor=local")
+    assert ran.returncode == 0, ran.stderr
+    assert [line for line in ran.stdout.splitlines() if "done" in line][-1].startswith("6/6 done")
+    began = {key: json.loads((ledger / f"{key}.json").read_text())["started_at"] for key in before}
+    assert max(began, key=began.__getitem__) == second
+    assert sum(at > sorted(began.values())[-2] for at in began.values()) == 1
+    assert json.dumps(measures(local), sort_keys=True) == json.dumps(before, sort_keys=True)
+
+
+def test_status_and_plan_read_the_ledger_only(local: Path) -> None:
+    dead = "tracking.uri=http://127.0.0.1:9"
+    plan = posweep(local, "plan", "sweep=smoke", dead)
+    status = posweep(local, "status", "sweep=smoke", dead)
+    assert "6 trials, 6 finished, 0 left" in plan.stdout
+    assert status.returncode == 0
+    assert status.stdout.count("2         2        0       0         0     0") == 3
+
+
+def test_a_trial_can_be_repeated_by_its_key(local: Path) -> None:
+    key = sorted(measures(local))[0]
+    ran = posweep(local, "trial", "sweep=smoke", f"key={key[:8]}")
+    assert ran.returncode == 0, ran.stderr
+    assert "The ledger holds the same numbers for this trial." in ran.stdout
+
+
+def test_the_report_needs_only_the_tracking_address(local: Path, tmp_path: Path) -> None:
+    ran = posweep(tmp_path, "report", "sweep=smoke", f"tracking.uri=sqlite:///{local / 'mlflow.db'}")
+    assert ran.returncode == 0, ran.stderr
+    ours, theirs = (f / "outputs" / "smoke" / "report" / "summary.json" for f in (local, tmp_path))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_failed_trial_is_reported_and_runs_again(tmp_path: Path) -> None:
+    script = (
+        "import sys; from posweep.cli import main; import posweep.executors.worker as w\n"
+        "real = w.run_trial\n"
+        "def some(spec, shared):\n"
+        "    if spec.method == 'simpo': raise OSError('disk on fire')\n"
+        "    return real(spec, shared)\n"
+        "w.run_trial = some\n"
+        "main()"
+    )
+    arguments = ["sweep=smoke", "executor=local", "tracking=none"]
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 3
+    assert "2 of 6 trials failed; the first: OSError: disk on fire" in ran.stderr
+    status = posweep(tmp_path, "status", *arguments)
+    assert status.stdout.count("OSError: disk on fire") == 2
+    again = posweep(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert len(measures(tmp_path)) == 6
+    assert "disk on fire" not in posweep(tmp_path, "status", *arguments).stdout
+
+
+def test_a_second_driver_is_turned_away(tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    folder = tmp_path / "outputs" / "smoke"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        ran = posweep(tmp_path, "sweep=smoke", "executor=local", "tracking=none")
+    assert ran.returncode == 2
+    assert "another posweep is running sweep smoke" in ran.stderr
+
+
+def _tracker(folder: Path) -> MlflowTracker:
+    return MlflowTracker(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def _run_of(tracker: MlflowTracker, key: str) -> str:
+    return next(run.info.run_id for run in tracker._children(f"tags.key = '{key}'"))
+
