@@ -72,7 +72,9 @@ def test_the_chatter_of_ray_and_mlflow_stays_out(on_ray: Path) -> None:
 
 def test_the_output_folder_holds_what_the_documentation_says(local: Path) -> None:
     folder = local / "outputs" / "smoke"
-    assert {"plan.jsonl", "config.yaml", "ledger", "artifacts", "responses", "report"} <= {f.name for f in folder.iterdir()}
+    assert {"plan.jsonl", "config.yaml", "ledger", "artifacts", "responses", "report"} <= {
+        f.name for f in folder.iterdir()
+    }
     assert len((folder / "plan.jsonl").read_text().splitlines()) == 6
     summary = json.loads((folder / "report" / "summary.json").read_text())
     assert summary["sweep"] == "smoke"
@@ -169,4 +171,3 @@ def _tracker(folder: Path) -> MlflowTracker:
 
 def _run_of(tracker: MlflowTracker, key: str) -> str:
     return next(run.info.run_id for run in tracker._children(f"tags.key = '{key}'"))
-

@@ -241,6 +241,7 @@ def _checked(composed: Mapping[str, Any], source: str, problems: list[str]) -> C
     problems += [f"{name}: no such setting; there are {', '.join(sorted(known))}." for name in set(composed) - known]
     if not problems:
         problems += _sweep_problems(sweep, methods, judges, data, sections["evaluation"])
+        problems += _length_problems(data, **{name: sections[name] for name in ("model", "sample", "train")})
     return Configuration(
         sweep=sweep, methods=methods, data=data, judges=judges, output_dir=str(composed.get("output_dir", "outputs")),
         **sections,
@@ -308,4 +309,18 @@ def _sweep_problems(
             )
         if judge.kind == "bradley_terry" and data.judge_share == 0:
             problems.append(f"judge.{name}: trains on prompts no trial sees; set data.judge_share > 0, got 0.")
+    return problems
+
+
+def _length_problems(data: Any, model: ModelSettings, sample: SampleSettings, train: TrainSettings) -> list[str]:
+    """Sequences longer than the context, and a training that is not measured at its end."""
+    problems = []
+    longest = data.max_prompt_tokens + max(data.max_response_tokens, sample.max_new_tokens)
+    if longest > model.context:
+        problems.append(
+            f"model.context: {model.context} tokens, but prompts and responses may take {longest}; "
+            f"set model.context={longest}, or lower data.max_response_tokens or sample.max_new_tokens."
+        )
+    if not train.evaluate_at or train.evaluate_at[-1] != 1.0:
+        problems.append(f"train.evaluate_at: must end with 1.0, got {list(train.evaluate_at)}.")
     return problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import signal
 import subprocess
@@ -54,6 +55,7 @@ def launch(configuration: Configuration, composed: str, say: Callable[[str], Non
             missing = _plan_minus_finished(plan, ledger, tracker, recorder)
             if missing:
                 _run(configuration, plan, missing, folder, recorder, executor)
+            if (folder / HEADER).is_file():
                 tracker.describe(_header(folder), [folder / CONFIG])
         failures = ledger.failures(plan)
         tracker.close("failed" if failures else "finished")
@@ -123,25 +125,15 @@ class Recorder:
 
 
 def _data_problems(configuration: Configuration, plan: Plan) -> list[str]:
-    """Read the data before anything starts: malformed lines, too few pairs, sequences longer than the context."""
+    """Read the data before anything starts: malformed lines (raised at once), or fewer pairs than a step takes."""
     from posweep import data
 
-    loaded, settings = data.load(configuration.data), configuration.data
-    problems = []
-    largest = max(spec.train["batch_size"] for spec in plan)
-    if largest > len(loaded.train):
-        problems.append(
-            f"train.batch_size: {largest} pairs a step, but data={settings.kind} has {len(loaded.train)} pairs."
-        )
-    longest = settings.max_prompt_tokens + max(settings.max_response_tokens, configuration.sample.max_new_tokens)
-    if longest > configuration.model.context:
-        problems.append(
-            f"model.context: {configuration.model.context} tokens, but prompts and responses may take {longest}; "
-            f"set model.context={longest}, or lower data.max_response_tokens or sample.max_new_tokens."
-        )
-    if 1.0 not in configuration.train.evaluate_at:
-        problems.append(f"train.evaluate_at: must end with 1.0, got {list(configuration.train.evaluate_at)}.")
-    return problems
+    pairs, largest = len(data.load(configuration.data).train), max(spec.train["batch_size"] for spec in plan)
+    if largest <= pairs:
+        return []
+    return [
+        f"train.batch_size: {largest} pairs a step, but data={configuration.data.kind} has {pairs} pairs to train on."
+    ]
 
 
 @contextmanager
@@ -240,8 +232,6 @@ def _make_artifacts(configuration: Configuration, folder: Path, progress: Progre
 
 
 def _header(folder: Path) -> SweepHeader:
-    import json
-
     return SweepHeader.from_json(json.loads((folder / HEADER).read_text()))
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posweep.fields import plain
 from posweep.records import HeldOutPair, Outcome, Response, TrialFailure, TrialResult, TrialSpec
 
 
@@ -25,11 +27,15 @@ class Ledger:
     folder: Path
 
     def write(self, outcome: Outcome) -> None:
-        """Record a result; the rows come first, so that a result always has them."""
-        key = outcome.result.key
-        rows = {"responses": outcome.to_json()["responses"], "held_out": outcome.to_json()["held_out"]}
+        """Record a result; the rows come first, so that a result always has them. Its seconds gain those of writing."""
+        began, key, result = time.perf_counter(), outcome.result.key, outcome.result
+        rows = {"responses": plain(outcome.responses), "held_out": plain(outcome.held_out)}
         write_atomically(self._rows(key), rows)
-        write_atomically(self._result(key), outcome.result.to_json())
+        seconds = dict(result.seconds)
+        if "record" not in seconds:  # a result fetched from a tracker was recorded before
+            seconds["record"] = time.perf_counter() - began
+            seconds["total"] = seconds.get("total", 0.0) + seconds["record"]
+        write_atomically(self._result(key), {**result.to_json(), "seconds": seconds})
         for file in (self._failure(key), self.log(key)):
             file.unlink(missing_ok=True)
 

@@ -45,7 +45,10 @@ def store(tmp_path_factory: pytest.TempPathFactory, specs: tuple[TrialSpec, ...]
         for spec in specs[:2]:
             tracker.write(spec, outcome(spec))
         tracker.describe(
-            SweepHeader("smoke", "ood/win_rate_vs_sft", {"ood/win_rate_vs_sft": 0.5}, {"commit": "abc", "data": "demo"}), []
+            SweepHeader(
+                "smoke", "ood/win_rate_vs_sft", {"ood/win_rate_vs_sft": 0.5}, {"commit": "abc", "data": "demo"}
+            ),
+            [],
         )
         tracker.close("finished")
     return tracker

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from typing import Literal
 
@@ -36,10 +35,8 @@ class Worker:
         """Run one trial and record what became of it; a mistake of ours fails that trial, not the sweep."""
         spec = self.work.specs[key]
         try:
-            shared = self.shared
-            began = time.perf_counter()
-            outcome = self._outcome(spec, shared)
-            self.ledger.write(_with_record_time(outcome, began))
+            outcome = self._outcome(spec, self.shared)
+            self.ledger.write(outcome)
             return "diverged" if outcome.result.status == "diverged" else "finished"
         except Exception as error:
             story = traceback.format_exc()
@@ -54,11 +51,3 @@ class Worker:
         if before and before.responses and before.result.response_key == spec.response_key:
             return rescore(spec, shared, before)
         return run_trial(spec, shared)
-
-
-def _with_record_time(outcome: Outcome, began: float) -> Outcome:
-    """The whole of the trial's time in the worker, with what lies between its stages."""
-    import dataclasses
-
-    seconds = {**outcome.result.seconds, "total": time.perf_counter() - began}
-    return dataclasses.replace(outcome, result=dataclasses.replace(outcome.result, seconds=seconds))

@@ -39,7 +39,7 @@ def number(value: Any) -> str:
     """A setting's value in as few characters as it needs: 0.05, 3e-4, linear."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
-    if 0 < abs(value) <= 1e-3:
+    if 0 < abs(value) < 1e-2:
         mantissa, _, power = f"{value:.6e}".partition("e")
         return f"{float(mantissa):g}e{int(power)}"
     return f"{value:g}"

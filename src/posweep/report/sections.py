@@ -15,7 +15,7 @@ from posweep.report.figures import Tables
 from posweep.report.markup import Safe, decimals, fact, link, named, table, with_error
 from posweep.report.table import evaluation_sets, is_win_rate, methods, scores, status, title
 
-WORK = ("train", "generate", "judge", "measure")
+WORK = ("train", "generate", "kl", "judge", "measure")
 PER_SET = {  # measure → heading, digits
     "win_rate_vs_sft": ("win-rate vs SFT", 3),
     "win_rate_vs_chosen": ("win-rate vs chosen", 3),

@@ -1,0 +1,69 @@
+"""What several rooms' tests share. Heavy imports stay inside the fixtures: tests without torch start at once."""
+
+import signal
+from contextlib import contextmanager
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def smoke():
+    """The smoke sweep, narrower still, under two judges."""
+    from posweep.config import configure
+
+    return configure(["sweep=smoke", "judge=[gold,proxy]", "model.hidden_size=16", "data.pairs=96"])
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    from posweep.artifacts.store import Store
+
+    return Store(tmp_path_factory.mktemp("smoke") / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def shared(smoke, store):
+    """The smoke sweep's artifacts. Trials change `policy`; `reference` stays the SFT model."""
+    from posweep.artifacts.shared import prepare
+
+    return prepare(smoke, store)
+
+
+@pytest.fixture(scope="session")
+def plan(smoke):
+    from posweep.plan import make_plan
+
+    return make_plan(smoke).trials
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """Two random policies over seven tokens: a policy and its reference. The output layers are enlarged: no flat π."""
+    from posweep.policy.load import make_tokenizer, new_policy
+    from posweep.settings import ModelSettings
+
+    tokenizer = make_tokenizer(ModelSettings(), ["a b"])
+    made = [new_policy(ModelSettings(hidden_size=16, layers=1, heads=2, seed=seed), tokenizer) for seed in (0, 1)]
+    for policy in made:
+        policy.model.eval().model.embed_tokens.weight.data.mul_(10)
+    return made
+
+
+@pytest.fixture
+def within():
+    """A block that would hang becomes a failure."""
+
+    @contextmanager
+    def limit(seconds: int):
+        def late(*_):
+            raise TimeoutError(f"not done within {seconds} s")
+
+        before = signal.signal(signal.SIGALRM, late)
+        signal.alarm(seconds)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+    return limit

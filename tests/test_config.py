@@ -1,0 +1,258 @@
+"""Every file composes, says what its dataclass says, and every mistake becomes a sentence."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from posweep.config import SECTIONS, configure, sweeps, tracking
+from posweep.errors import ConfigError
+from posweep.fields import plain
+from posweep.objectives import OBJECTIVES
+from posweep.plan import make_plan
+from posweep.settings import DATA, JUDGES, MethodSettings
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+FILES = sorted(str(file.relative_to(CONF))[:-5] for file in CONF.glob("*/*.yaml"))
+DEFAULTS = ["model/tiny", "evaluation/default", "train/default", "sample/default", "executor/ray", "tracking/mlflow",
+            "data/demo", "data/local", "judge/gold", "judge/proxy", "judge/bradley_terry"]  # fmt: skip
+"""The files that write down what the dataclass takes when nothing is said; the others are variations."""
+
+
+def cls_of(file: str) -> type:
+    group, name = file.split("/")
+    return {"data": DATA, "judge": JUDGES}.get(group, {}).get(name) or SECTIONS.get(group) or MethodSettings
+
+
+def written(file: str) -> dict:
+    return OmegaConf.to_container(OmegaConf.load(CONF / f"{file}.yaml"))
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        configure(overrides)
+    return list(error.value.problems)
+
+
+@pytest.fixture
+def pairs(tmp_path_factory) -> Path:
+    """A folder with the three files of data=local."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for name in ("train", "iid", "ood"):
+        rows = [{"prompt": f"{name} {i}", "chosen": "good", "rejected": "bad"} for i in range(8)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working folder of somebody's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("conf/train", "sweeps"):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path
+
+
+# --- the files
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_composes(file):
+    group, name = file.split("/")
+    choice = f"{group}=[{name}]" if group in ("judge", "method") else f"{group}={name}"
+    extra = {
+        "judge/bradley_terry": ["data.judge_share=0.5"],
+        "data/local": ["data.judge_share=0.5", "judge=[bradley_terry]"],
+    }
+    section = {"judge": "judges", "method": "methods"}.get(group, group)
+    found = getattr(configure(["sweep=demo", choice, *extra.get(file, [])]), section)
+    settings = found[name] if group in ("judge", "method") else found
+    assert isinstance(settings, cls_of(file))
+    for key, value in written(file).items():
+        if key not in ("defaults", "sft", "judge_share"):
+            assert plain(getattr(settings, key)) == value, key
+
+
+@pytest.mark.parametrize("sweep", sweeps())
+def test_every_sweep_composes_and_plans(sweep, pairs):
+    extra = [f"data.path={pairs}"] if "override /data: local" in (ROOT / f"sweeps/{sweep}.yaml").read_text() else []
+    configuration = configure([f"sweep={sweep}", *extra])
+    assert configuration.sweep.name == sweep
+    assert {spec.method for spec in make_plan(configuration)} == set(configuration.methods)
+
+
+@pytest.mark.parametrize("file", DEFAULTS)
+def test_a_file_and_its_dataclass_cannot_drift(file):
+    assert written(file) == plain(cls_of(file)())
+
+
+@pytest.mark.parametrize("file", sorted(set(FILES) - set(DEFAULTS)))
+def test_a_variation_has_no_setting_its_dataclass_lacks(file):
+    known = {field.name for field in dataclasses.fields(cls_of(file))}
+    assert set(written(file)) - {"defaults"} <= known
+
+
+@pytest.mark.parametrize("file", sorted({*FILES, "config"} - {"model/scratch"}))
+def test_every_setting_has_a_sentence_above_it(file):
+    """Not in a file that varies another, nor inside a free mapping (a grid's axes), nor in Hydra's own section."""
+    text = (CONF / f"{file}.yaml").read_text().partition("\nhydra:")[0]
+    lines = text.splitlines()
+    settings = r"(\w+):(?! *$)|(sft|trial_resources|evaluation|grid):"
+    for above, line in zip(["", *lines], lines, strict=False):
+        if re.match(rf"( {{2}})?(?:{settings})", line) and not re.match(r"  (iid|ood|learning_rate|beta|gamma): ", line):
+            assert above.lstrip().startswith("#"), line
+
+
+# --- what is selected
+
+
+def test_the_working_folder_comes_first(folder):
+    (folder / "sweeps/demo.yaml").write_text(
+        "# @package _global_\ndefaults: [override /method: [dpo]]\nsweep: {name: mine}\n"
+    )
+    (folder / "conf/train/default.yaml").write_text("epochs: 7.0\n")
+    (folder / "sweeps/own.yaml").write_text((ROOT / "sweeps/smoke.yaml").read_text())
+    configuration = configure(["sweep=demo"])
+    assert (configuration.sweep.name, list(configuration.methods), configuration.train.epochs) == ("mine", ["dpo"], 7.0)
+    assert {"own", "demo", "smoke"} <= set(sweeps())
+    assert configure(["sweep=own"]).sweep.name == "smoke"
+
+
+def test_a_method_on_the_command_line_keeps_only_its_blocks():
+    everything, kept = configure(["sweep=demo"]), configure(["sweep=demo", "method=[dpo]"])
+    assert list(kept.methods) == ["dpo"]
+    assert {s.key for s in make_plan(kept)} == {s.key for s in make_plan(everything) if s.method == "dpo"}
+
+
+@pytest.mark.parametrize("order", [["gold", "proxy"], ["proxy", "gold"]])
+def test_the_first_judge_is_the_primary_one(order):
+    assert list(configure(["sweep=demo", f"judge=[{','.join(order)}]"]).judges) == order
+
+
+def test_hyperparameters_are_the_objective_s_with_the_override():
+    configuration = configure(["sweep=demo", "method.simpo.hyperparameters.gamma=0.25"])
+    assert configuration.methods["simpo"].hyperparameters == vars(OBJECTIVES["simpo"](gamma=0.25))
+
+
+def test_tracking_needs_no_sweep():
+    assert tracking(["tracking.uri=http://host:1"]).uri == "http://host:1"
+    with pytest.raises(ConfigError, match=r"tracking\.kind: kind must be one of mlflow, none, got 'x'"):
+        tracking(["tracking.kind=x"])
+
+
+# --- mistakes
+
+
+def test_all_mistakes_come_at_once():
+    assert problems(
+        "sweep=demo", "train.epochs=0", "train.batch_size=x", "model.tokenizer=chars", "judge.gold.kind=me",
+        "data.pairs=1", "method.dpo.hyperparameters.beta=-1",
+    ) == [
+        "model.tokenizer: tokenizer must be one of words, bpe, got 'chars'.",
+        "train.batch_size: must be a whole number, got 'x'.",
+        "train.epochs: epochs must be > 0, got 0.0.",
+        "data.pairs: pairs must be >= 32, got 1.",
+        "judge.gold.kind: must be one of gold, proxy, bradley_terry, got 'me'.",
+        "method.dpo.hyperparameters.beta: β must be > 0, got -1.0.",
+    ]  # fmt: skip
+
+
+SWEEPS = "alpaca_small, demo, smoke"
+TRAIN = ", ".join(field.name for field in dataclasses.fields(SECTIONS["train"]))
+MISTAKES = {
+    "no sweep": ([], f"sweep: none named; add sweep=NAME, one of {SWEEPS}"),
+    "unknown sweep": (["sweep=demmo"], "sweep=demmo: no such sweep; there are .*demo.*\\. Did you mean demo\\?$"),
+    "empty sweep": (["sweep="], "sweep.*there are|sweep: none named"),
+    "sweep is null": (["sweep=null"], "sweep"),
+    "section is null": (["sweep=demo", "train=null"], "train"),
+    "two sweeps": (["sweep=[demo,smoke]"], r"sweep=\[demo,smoke\]|one sweep"),
+    "unknown choice": (["sweep=demo", "model=tny"], r"model=tny: no such model; there are .*tiny\. Did you mean tiny\?$"),
+    "unknown method": (["sweep=demo", "method=[dpoo]"], r"method=dpoo: no such method; .* Did you mean dpo\?$"),
+    "unknown judge": (["sweep=demo", "judge=[silver]"], "judge=silver: no such judge; there are bradley_terry, gold,"),
+    "unknown launcher": (["sweep=demo", "hydra/launcher=joblib"], "hydra/launcher=joblib"),
+    "unknown setting": (["sweep=demo", "train.epoch=1"], rf"train\.epoch: no such setting; train takes {TRAIN}\. Did"),
+    "added setting": (["sweep=demo", "+train.lr=1"], rf"train\.lr: no such setting; train takes {TRAIN}\."),
+    "unknown section": (["sweep=demo", "trian.epochs=1"], r"trian\.epochs: no such setting"),
+    "added section": (["sweep=demo", "+tarin=1"], "tarin: no such setting; there are data, evaluation,"),
+    "misspelt hyperparameter": (
+        ["sweep=demo", "method.dpo.hyperparameters.betta=1"],
+        r"method\.dpo\.hyperparameters\.betta: DPO has no hyperparameter 'betta'; it takes beta \(β\), gamma \(γ\)",
+    ),
+    "new axis of a grid": (
+        ["sweep=demo", "method.dpo.grid={betta:[1]}", "sweep.blocks=[]"], r"method\.dpo\.grid\S* .*'?betta'?",
+    ),
+    "wrong type": (["sweep=demo", "train.learning_rate=fast"], r"train\.learning_rate: must be a number, got 'fast'\.$"),
+    "out of range": (["sweep=demo", "train.learning_rate=0"], r"train\.learning_rate: learning rate must be > 0, got 0"),
+    "no value": (["sweep=demo", "train.epochs"], r".*train\.epochs.*missing"),
+    "syntax": (["sweep=demo", "train.epochs=[1"], r".*\[1"),
+    "missing value": (["sweep=demo", "train.epochs=???"], r"train\.epochs: must be"),
+    "no such variable": (["sweep=demo", "train.epochs=${oc.env:NO_SUCH}"], r".*NO_SUCH.*train\.epochs"),
+    "no such reference": (["sweep=demo", "train.epochs=${no.such}"], r".*no\.such.*train\.epochs"),
+    "no name": (["sweep=demo", "sweep.name=../up"], r"sweeps/demo\.yaml → sweep\.name: must be letters, digits"),
+    "no seed": (["sweep=demo", "sweep.seeds=[]"], r"sweeps/demo\.yaml → sweep\.seeds: must be different whole numbers"),
+    "a seed twice": (["sweep=demo", "sweep.seeds=[1,1]"], r"sweeps/demo\.yaml → sweep\.seeds: .*, got \[1, 1\]\.$"),
+    "no judge": (["sweep=demo", "judge=[]"], r"judge: none selected; add judge=\["),
+    "no method": (["sweep=demo", "method=[]"], r"method: none selected; add method=\["),
+    "unknown set": (
+        ["sweep=demo", "evaluation.sets=[iid,ood,odd]"],
+        r"evaluation\.sets: data=demo has no set 'odd'; it has iid, ood, ood_counts\.$",
+    ),
+    "primary set is not measured": (
+        ["sweep=demo", "evaluation.sets=[iid]"], r"sweeps/demo\.yaml → sweep\.primary_metric: no set 'ood'; there are iid",
+    ),
+    "primary metric is no measure": (
+        ["sweep=demo", "sweep.primary_metric=ood/win_rate"], r"sweeps/demo\.yaml → sweep\.primary_metric: .*win_rate",
+    ),
+    "judge without prompts": (
+        ["sweep=demo", "judge=[bradley_terry]"], r"judge\.bradley_terry: trains on prompts no trial sees; set data\.judge",
+    ),
+    "judge of another world": (
+        ["sweep=demo", "data=local"], r"judge\.gold: judges the demo world only; with data=local take judge=\[brad",
+    ),
+    "heads do not divide the width": (
+        ["sweep=demo", "model.hidden_size=30", "model.heads=4"], r"model\.(heads|hidden_size): .*30",
+    ),
+    "no output folder": (["sweep=demo", "output_dir=null"], "output_dir: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "pattern"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_becomes_one_line_that_ends(overrides, pattern):
+    found = problems(*overrides)
+    assert re.match(pattern, found[0]), found[0]
+    for sentence in found:
+        assert "\n" not in sentence
+        assert sentence[-1] in ".?"
+        assert "hydra" not in sentence.lower() or "hydra/launcher" in sentence
+        assert "pkg://" not in sentence
+
+
+BROKEN = {
+    "no YAML": ("sweep: {name: x\n  - nothing\n", r".*broken\.yaml"),
+    "a tab": ("sweep:\n\tname: x\n", r".*broken\.yaml"),
+    "no UTF-8": (b"sweep: {name: \xff}\n", r".*broken\.yaml"),
+    "a list": ("- 1\n", r".*broken"),
+    "unknown group": ("# @package _global_\ndefaults: [override /modell: tiny]\nsweep: {name: x}\n", ".*modell"),
+    "unknown choice": ("# @package _global_\ndefaults: [override /model: huge]\nsweep: {name: x}\n", "model=huge: no such"),
+    "unknown entry": (
+        "# @package _global_\ndefaults: [override /method: [dpo]]\nsweep: {name: x, seed: [0]}\n",
+        r"sweep\.seed: no such setting; sweep takes name, seeds, primary_metric, blocks",
+    ),
+    "unknown section": (
+        "# @package _global_\ndefaults: [override /method: [dpo]]\nsweep: {name: x}\ntrian: {epochs: 2}\n",
+        "trian: no such setting; there are data,",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "pattern"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_sweep_of_one_s_own_becomes_one_line(folder, content, pattern):
+    file = folder / "sweeps/broken.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (found,) = problems("sweep=broken")
+    assert re.match(pattern, found), found
+    assert "\n" not in found
