@@ -66,7 +66,7 @@ def test_every_file_composes(file):
     choice = f"{group}=[{name}]" if group in ("judge", "method") else f"{group}={name}"
     extra = {
         "judge/bradley_terry": ["data.judge_share=0.5"],
-        "data/local": ["data.judge_share=0.5", "judge=[bradley_terry]"],
+        "data/local": ["data.judge_share=0.5", "judge=[bradley_terry]", "model.context=384"],
     }
     section = {"judge": "judges", "method": "methods"}.get(group, group)
     found = getattr(configure(["sweep=demo", choice, *extra.get(file, [])]), section)
@@ -211,7 +211,7 @@ MISTAKES = {
         ["sweep=demo", "judge=[bradley_terry]"], r"judge\.bradley_terry: trains on prompts no trial sees; set data\.judge",
     ),
     "judge of another world": (
-        ["sweep=demo", "data=local"], r"judge\.gold: judges the demo world only; with data=local take judge=\[brad",
+        ["sweep=demo", "data=local", "model.context=384"], r"judge\.gold: judges the demo world only; with data=local take judge=\[brad",
     ),
     "heads do not divide the width": (
         ["sweep=demo", "model.hidden_size=30", "model.heads=4"], r"model\.(heads|hidden_size): .*30",

@@ -6,11 +6,10 @@ and `sweeps/` come first, then the package's own.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +26,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from posweep.blocks import unknown_hyperparameter
+from posweep.checks import checked, nearest
 from posweep.errors import ConfigError
 from posweep.fields import build
-from posweep.objectives import OBJECTIVES, hyperparameters
-from posweep.settings import (
-    DATA,
-    JUDGES,
-    Configuration,
-    EvaluationSettings,
-    ExecutorSettings,
-    MethodSettings,
-    ModelSettings,
-    SampleSettings,
-    SweepSettings,
-    TrackingSettings,
-    TrainSettings,
-)
-
-SECTIONS: dict[str, type] = {
-    "model": ModelSettings,
-    "evaluation": EvaluationSettings,
-    "train": TrainSettings,
-    "sample": SampleSettings,
-    "executor": ExecutorSettings,
-    "tracking": TrackingSettings,
-}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+from posweep.objectives import OBJECTIVES
+from posweep.settings import Configuration, TrackingSettings
 
 
 class PosweepSource(FileConfigSource):  # type: ignore[misc]
@@ -131,7 +109,7 @@ def configure(overrides: Sequence[str]) -> Configuration:
     if not choices.get("sweep"):
         raise ConfigError(f"sweep: none named; add sweep=NAME, one of {', '.join(sweeps())}.")
     problems: list[str] = []
-    configuration = _checked(composed, f"sweeps/{choices['sweep']}.yaml", problems)
+    configuration = checked(composed, f"sweeps/{choices['sweep']}.yaml", problems)
     if problems:
         raise ConfigError(problems)
     return configuration
@@ -191,9 +169,9 @@ def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if missing:
         group, name = missing.groups()
         if group == "sweep":
-            return f"sweep={name}: no such sweep; there are {', '.join(sweeps())}.{_nearest(name, sweeps())}"
+            return f"sweep={name}: no such sweep; there are {', '.join(sweeps())}.{nearest(name, sweeps())}"
         options = _options(group)
-        return f"{group}={name}: no such {group}; there are {', '.join(options)}.{_nearest(name, options)}"
+        return f"{group}={name}: no such {group}; there are {', '.join(options)}.{nearest(name, options)}"
     unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
     if unknown:
         return _unknown_setting(unknown.group(1), overrides)
@@ -216,111 +194,8 @@ def _unknown_setting(key: str, overrides: Sequence[str]) -> str:
         method = section.split(".")[1]
         if section.endswith("hyperparameters") and method in OBJECTIVES:
             return f"{key}: {unknown_hyperparameter(method, name)}"
-    return f"{key}: no such setting; {where} takes {', '.join(map(str, known))}.{_nearest(name, known)}"
+    return f"{key}: no such setting; {where} takes {', '.join(map(str, known))}.{nearest(name, known)}"
 
 
 def _options(group: str) -> list[str]:
     return sorted({f.stem for folder in search_folders().values() for f in (folder / _within(group)).glob("*.yaml")})
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, list(map(str, known)), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
-
-
-# --- from plain data to settings
-
-
-def _checked(composed: Mapping[str, Any], source: str, problems: list[str]) -> Configuration:
-    sweep = build(SweepSettings, {**(composed.get("sweep") or {}), "source": source}, "sweep", problems)
-    sections = {name: build(cls, composed.get(name) or {}, name, problems) for name, cls in SECTIONS.items()}
-    data = _of_kind(DATA, composed.get("data"), "data", problems)
-    judges = {n: _of_kind(JUDGES, s, f"judge.{n}", problems) for n, s in (composed.get("judge") or {}).items()}
-    methods = _methods(composed.get("method") or {}, problems)
-    known = {"sweep", "method", "judge", "data", "output_dir", *SECTIONS}
-    problems += [f"{name}: no such setting; there are {', '.join(sorted(known))}." for name in set(composed) - known]
-    if not problems:
-        problems += _sweep_problems(sweep, methods, judges, data, sections["evaluation"])
-        problems += _length_problems(data, **{name: sections[name] for name in ("model", "sample", "train")})
-    return Configuration(
-        sweep=sweep, methods=methods, data=data, judges=judges, output_dir=str(composed.get("output_dir", "outputs")),
-        **sections,
-    )  # fmt: skip
-
-
-def _of_kind(kinds: Mapping[str, type], values: Any, place: str, problems: list[str]) -> Any:
-    kind = str(values.get("kind")) if isinstance(values, Mapping) else ""
-    if kind not in kinds:
-        problems.append(f"{place}.kind: must be one of {', '.join(kinds)}, got {kind!r}.")
-        return next(iter(kinds.values()))()
-    return build(kinds[kind], values, place, problems)
-
-
-def _methods(composed: Mapping[str, Any], problems: list[str]) -> dict[str, MethodSettings]:
-    methods = {}
-    for name, values in composed.items():
-        place = f"method.{name}"
-        if name not in OBJECTIVES:
-            problems.append(
-                f"{place}: no such method; there are {', '.join(OBJECTIVES)}.{_nearest(name, list(OBJECTIVES))}"
-            )
-            continue
-        settings = build(MethodSettings, values, place, problems)
-        given, own = settings.hyperparameters, hyperparameters(OBJECTIVES[name])
-        problems += [f"{place}.hyperparameters: {unknown_hyperparameter(name, n)}" for n in given if n not in own]
-        checked = build(
-            OBJECTIVES[name], {n: v for n, v in given.items() if n in own}, f"{place}.hyperparameters", problems
-        )
-        methods[name] = MethodSettings({n: getattr(checked, n) for n in own}, settings.grid)
-    return methods
-
-
-def _sweep_problems(
-    sweep: SweepSettings,
-    methods: Mapping[str, Any],
-    judges: Mapping[str, Any],
-    data: Any,
-    evaluation: EvaluationSettings,
-) -> list[str]:
-    """What only the whole can show: names that must fit one another."""
-    place, problems = sweep.source, []
-    if not NAME.fullmatch(sweep.name):
-        problems.append(f"{place} → sweep.name: must be letters, digits, '.', '_' and '-', got {sweep.name!r}.")
-    if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
-        problems.append(
-            f"{place} → sweep.seeds: must be different whole numbers ≥ 0, at least one, got {list(sweep.seeds)}."
-        )
-    if not methods:
-        problems.append(f"method: none selected; add method=[…] with some of {', '.join(OBJECTIVES)}.")
-    if not judges:
-        problems.append(f"judge: none selected; add judge=[…] with some of {', '.join(JUDGES)}.")
-    chosen = evaluation.sets or data.sets
-    problems += [
-        f"evaluation.sets: data={data.kind} has no set {name!r}; it has {', '.join(data.sets)}."
-        for name in chosen
-        if name not in data.sets
-    ]
-    if sweep.primary_set not in chosen:
-        problems.append(f"{place} → sweep.primary_metric: no set {sweep.primary_set!r}; there are {', '.join(chosen)}.")
-    for name, judge in judges.items():
-        if judge.kind in ("gold", "proxy") and data.kind != "demo":
-            problems.append(
-                f"judge.{name}: judges the demo world only; with data={data.kind} take judge=[bradley_terry]."
-            )
-        if judge.kind == "bradley_terry" and data.judge_share == 0:
-            problems.append(f"judge.{name}: trains on prompts no trial sees; set data.judge_share > 0, got 0.")
-    return problems
-
-
-def _length_problems(data: Any, model: ModelSettings, sample: SampleSettings, train: TrainSettings) -> list[str]:
-    """Sequences longer than the context, and a training that is not measured at its end."""
-    problems = []
-    longest = data.max_prompt_tokens + max(data.max_response_tokens, sample.max_new_tokens)
-    if longest > model.context:
-        problems.append(
-            f"model.context: {model.context} tokens, but prompts and responses may take {longest}; "
-            f"set model.context={longest}, or lower data.max_response_tokens or sample.max_new_tokens."
-        )
-    if not train.evaluate_at or train.evaluate_at[-1] != 1.0:
-        problems.append(f"train.evaluate_at: must end with 1.0, got {list(train.evaluate_at)}.")
-    return problems

@@ -75,16 +75,11 @@ def print_status(configuration: Configuration) -> None:
 
 def print_trial(configuration: Configuration, key: str) -> None:
     """Run one trial in this process, without recording it, and print its measures."""
-    from posweep.artifacts.shared import prepare
-    from posweep.artifacts.store import Store
-    from posweep.launch import folder_of
-    from posweep.trial import run_trial
+    from posweep.launch import folder_of, run_alone
 
     spec, console = make_plan(configuration).of(key), _console()
     console.print(f"{OBJECTIVES[spec.method].title} {_point(spec)} seed {spec.seed} · key {spec.key}", markup=False)
-    device = "cuda" if configuration.executor.trial_resources.gpu > 0 else "cpu"
-    store = Store(folder_of(configuration) / "artifacts", lambda kind: console.print(f"making {kind} …"))
-    result = run_trial(spec, prepare(configuration, store, device)).result
+    result = run_alone(configuration, spec, lambda kind: console.print(f"making {kind} …"))
     table = _table("measure", "value", "± standard error", numbers=2)
     for name, value in result.measures.items():
         if not name.endswith("_se"):

@@ -20,7 +20,7 @@ from posweep.executors import Event, Work, open_executor
 from posweep.ledger import Ledger, write_atomically
 from posweep.plan import Plan, make_plan
 from posweep.progress import Progress
-from posweep.records import SweepHeader, SweepRecord
+from posweep.records import SweepHeader, SweepRecord, TrialResult, TrialSpec
 from posweep.settings import Configuration
 from posweep.trackers import Tracker, open_tracker
 
@@ -86,6 +86,16 @@ def report(configuration: Configuration, tracker: Tracker | None = None) -> Path
     page = write_report(record, folder_of(configuration) / "report")
     tracker.attach(page.parent)
     return page
+
+
+def run_alone(configuration: Configuration, spec: TrialSpec, say: Callable[[str], None]) -> TrialResult:
+    """One trial in this process, with the sweep's artifacts; nothing is recorded."""
+    from posweep.artifacts.shared import prepare
+    from posweep.artifacts.store import Store
+    from posweep.trial import run_trial
+
+    shared = prepare(configuration, Store(folder_of(configuration) / "artifacts", say), _device(configuration))
+    return run_trial(spec, shared).result
 
 
 class Recorder:
@@ -220,8 +230,7 @@ def _make_artifacts(configuration: Configuration, folder: Path, progress: Progre
             seen.add(kind)
             progress.say(f"making {made[kind]} …")
 
-    device = "cuda" if configuration.executor.trial_resources.gpu > 0 else "cpu"
-    shared = prepare(configuration, Store(folder / "artifacts", say), device)
+    shared = prepare(configuration, Store(folder / "artifacts", say), _device(configuration))
     facts = {**shared.facts, "commit": _commit(), "data": configuration.data.kind, "created": time.strftime("%Y-%m-%d")}
     if configuration.data.kind == "demo":
         facts["note"] = (
@@ -229,6 +238,10 @@ def _make_artifacts(configuration: Configuration, folder: Path, progress: Progre
         )
     header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, baseline_measures(shared), facts)
     write_atomically(folder / HEADER, header.to_json())
+
+
+def _device(configuration: Configuration) -> str:
+    return "cuda" if configuration.executor.trial_resources.gpu > 0 else "cpu"
 
 
 def _header(folder: Path) -> SweepHeader:

@@ -121,7 +121,8 @@ class Progress:
         foot.add_row(
             ProgressBar(len(self.specs), ended, width=40), Text(f"{ended}/{len(self.specs)} · {self.time_left()} left")
         )
-        return Group(Text(self.phase), table, foot)
+        waiting = ended == self.before and not counts["running"]
+        return Group(Text(f"{self.phase} · starting workers …" if waiting else self.phase), table, foot)
 
 
 Say = Callable[[str], None]

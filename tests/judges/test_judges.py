@@ -1,0 +1,100 @@
+import json
+
+import numpy as np
+import pytest
+
+from posweep.data.base import split_by_prompt
+from posweep.judges import GoldJudge, ProxyJudge, wins
+from posweep.judges.bradley_terry import load_judge, train_judge
+from posweep.policy.load import make_tokenizer, new_policy
+from posweep.records import PreferencePair
+from posweep.settings import BradleyTerrySettings, ModelSettings
+
+LIMITS = (8, 12)
+ASK = "name two fruits and three tools"
+NOUNS = [f"noun{i}" for i in range(40)]
+
+
+def test_wins_by_hand():
+    scores, opponents = np.array([1.0, 0.0, 2.0]), np.array([[0, 1, 2, 0.5], [0, 0, 0, 0], [3, 4, 5, 6]])
+    assert wins(scores, opponents).tolist() == [(1 + 0.5 + 0 + 1) / 4, 0.5, 0.0]
+
+
+def test_wins_of_equals_sum_to_one():
+    scores = np.random.default_rng(0).integers(0, 3, size=(50, 2)).astype(float)
+    one, other = wins(scores[:, 0], scores[:, 1:]), wins(scores[:, 1], scores[:, :1])
+    assert (one + other == 1).all()
+
+
+def test_gold_knows_the_true_reward():
+    assert GoldJudge().score([ASK] * 3, ["apple fig saw drill file", "", "apple"]).tolist() == [1, 0, 0.2]
+
+
+def test_proxy_likes_length_too():
+    found = ProxyJudge(0.1).score([ASK] * 2, ["apple fig saw drill file", "apple well"])
+    assert found == pytest.approx([6 * 1 + 0.5, 6 * (0.2 - 0.02) + 0.2])
+
+
+def preferences(prompts: int, per_prompt: int = 2) -> list[PreferencePair]:
+    """Responses of one to six nouns; the one that says `good` is preferred to the one that says `bad`, wherever."""
+    rng = np.random.default_rng(0)
+
+    def text(word: str) -> str:
+        nouns = list(rng.choice(NOUNS, size=rng.integers(1, 7)))
+        return " ".join([*nouns[:1], word, *nouns[1:]])
+
+    asked = [f"ask {i} {NOUNS[i % 40]}" for i in range(prompts)]
+    return [PreferencePair(prompt, text("good"), text("bad")) for prompt in asked for _ in range(per_prompt)]
+
+
+@pytest.fixture(scope="module")
+def start():
+    settings = ModelSettings(hidden_size=16, layers=1, heads=2)
+    return new_policy(settings, make_tokenizer(settings, ["ask good bad " + " ".join(NOUNS)]))
+
+
+@pytest.fixture(scope="module")
+def folder(start, tmp_path_factory):
+    made = tmp_path_factory.mktemp("judge")
+    train_judge(BradleyTerrySettings(epochs=4, batch_size=16, learning_rate=0.01), start, preferences(100), LIMITS, made)
+    return made
+
+
+def test_a_judge_learns_what_is_preferred(folder):
+    facts = json.loads((folder / "facts.json").read_text())
+    assert facts["held_out_accuracy"] > 0.8
+    assert facts["longer_wins_accuracy"] < 0.7
+    assert (facts["training_pairs"], facts["held_out_pairs"]) == (160, 40)
+
+
+def test_a_judge_scores_alike_in_any_company(folder):
+    judge = load_judge(folder, LIMITS, "cpu")
+    pairs = preferences(9)
+    prompts, responses = [p.prompt for p in pairs], [p.chosen for p in pairs]
+    together = judge.score(prompts, responses)
+    assert together == pytest.approx([judge.score([x], [y])[0] for x, y in zip(prompts, responses, strict=True)], rel=1e-4)
+    assert judge.score(prompts, responses, batch_size=4) == pytest.approx(together, rel=1e-4)
+    assert judge.score(prompts, [p.rejected for p in pairs]).mean() < together.mean()
+
+
+def test_a_judge_is_the_same_when_trained_or_read_again(folder, start, tmp_path):
+    settings = BradleyTerrySettings(epochs=4, batch_size=16, learning_rate=0.01)
+    train_judge(settings, start, preferences(100), LIMITS, tmp_path)
+    pairs = preferences(5)
+    asked = [p.prompt for p in pairs], [p.chosen for p in pairs]
+    scores = [load_judge(made, LIMITS, "cpu").score(*asked).tolist() for made in (folder, folder, tmp_path)]
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_training_a_judge_leaves_the_policy_alone(start, tmp_path):
+    before = {name: value.clone() for name, value in start.model.state_dict().items()}
+    train_judge(BradleyTerrySettings(epochs=0.5, learning_rate=0.01), start, preferences(40), LIMITS, tmp_path)
+    assert all((value == before[name]).all() for name, value in start.model.state_dict().items())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
+def test_splits_share_no_prompt(share):
+    first, second = split_by_prompt(preferences(50, per_prompt=3), share, 0)
+    assert not {p.prompt for p in first} & {p.prompt for p in second}
+    assert len(second) == 3 * round(50 * share)
+    assert split_by_prompt(preferences(50, per_prompt=3), share, 0) == (first, second)
