@@ -28,7 +28,7 @@ def posweep(tmp_path, monkeypatch, capsys):
         raise AssertionError("something was started")
 
     monkeypatch.chdir(tmp_path)
-    for name in ("posweep.launch._only_driver", "posweep.artifacts.shared.prepare", "subprocess.run"):
+    for name in ("posweep.trackers.mlflow.MlflowTracker.open", "posweep.artifacts.shared.prepare"):
         monkeypatch.setattr(name, started)
 
     def run(*arguments: str) -> Ran:
@@ -99,13 +99,13 @@ MISTAKES = {
     "tracking scheme": (
         "sweep=smoke tracking.uri=mlruns", "tracking.uri: must be sqlite:///FILE or http(s)://HOST:PORT, got 'mlruns'.",
     ),
-    "tracking folder": ("sweep=smoke tracking.uri=sqlite:///no/such.db", "tracking.uri: no is no folder"),
+    "tracking folder": ("sweep=smoke tracking.uri=sqlite:////no/such.db", "tracking.uri: /no is no folder"),
     "batch larger than the data": (
-        "sweep=smoke train.batch_size=129", "train.batch_size: 129 pairs a step, but data=demo has 128 pairs.",
+        "sweep=smoke train.batch_size=129", "train.batch_size: 129 pairs a step, but data=demo has 128 pairs",
     ),
     "batch of a block larger than the data": (
         "sweep=smoke sweep.blocks=[{method:dpo,grid:{batch_size:[8,129]}}]",
-        "train.batch_size: 129 pairs a step, but data=demo has 128 pairs.",
+        "train.batch_size: 129 pairs a step, but data=demo has 128 pairs",
     ),
     "context too short": (
         "sweep=smoke sample.max_new_tokens=200", "model.context: 128 tokens, but prompts and responses may take 208",
@@ -117,6 +117,10 @@ MISTAKES = {
     "trial that is none": ("trial sweep=smoke key=zz", "key=zz: no trials of sweep smoke begin with it; keys look like "),
     "trial without its GPU": ("trial sweep=smoke key=KEY executor.trial_resources.gpu=99", NO_GPU),
     "nothing to report": ("report sweep=smoke", "sweep=smoke: nothing is recorded at sqlite:///mlflow.db; run posweep"),
+    "report of a dead server": (
+        "report sweep=smoke tracking.uri=http://127.0.0.1:9",
+        "tracking.uri: http://127.0.0.1:9 does not answer (",
+    ),
     "nothing to report, no tracker": ("report sweep=smoke tracking=none", "sweep=smoke: nothing is recorded at "),
     "nothing to show": ("ui", "tracking.uri: mlflow.db is not there; run a sweep first"),
     "no port": ("ui port=abc", "port: "),
@@ -134,7 +138,7 @@ def test_a_mistake_is_a_sentence_and_leaves_nothing_behind(posweep, tmp_path, co
 
 
 def test_all_obstacles_come_at_once(posweep, tmp_path):
-    ran = posweep(*"sweep=smoke train.batch_size=999 tracking.uri=ftp://x executor.trial_resources.gpu=99".split())
+    ran = posweep("sweep=smoke", "train.batch_size=999", "tracking.uri=ftp://x", "executor.trial_resources.gpu=99")
     assert [line.partition(":")[0] for line in ran.err.splitlines()] == [
         "train.batch_size", "tracking.uri", "executor.trial_resources.gpu",
     ]  # fmt: skip
@@ -189,8 +193,10 @@ def test_plan_says_where_methods_have_unequal_numbers_of_trials(posweep):
 def test_status_of_a_sweep_that_never_ran(posweep, tmp_path):
     ran = posweep("status", "sweep=smoke")
     rows = [line.split() for line in ran.out.splitlines()]
-    assert rows[0] == "method trials finished running failed diverged left".split()
-    assert [row for row in rows[1:]] == [[m, *"2 0 0 0 0 2".split()] for m in ("DPO", "LN-DPO", "SimPO")]
+    assert rows == [
+        ["method", "trials", "finished", "running", "failed", "diverged", "left"],
+        *([method, "2", "0", "0", "0", "0", "2"] for method in ("DPO", "LN-DPO", "SimPO")),
+    ]
     assert (ran.code, list(tmp_path.iterdir())) == (0, [])
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from posweep.config import SECTIONS, configure, sweeps, tracking
+from posweep.checks import SECTIONS
+from posweep.config import configure, sweeps, tracking
 from posweep.errors import ConfigError
 from posweep.fields import plain
 from posweep.objectives import OBJECTIVES
@@ -103,7 +104,9 @@ def test_every_setting_has_a_sentence_above_it(file):
     lines = text.splitlines()
     settings = r"(\w+):(?! *$)|(sft|trial_resources|evaluation|grid):"
     for above, line in zip(["", *lines], lines, strict=False):
-        if re.match(rf"( {{2}})?(?:{settings})", line) and not re.match(r"  (iid|ood|learning_rate|beta|gamma): ", line):
+        if re.match(rf"( {{2}})?(?:{settings})", line) and not re.match(
+            r"  (iid|ood|learning_rate|beta|gamma): ", line
+        ):
             assert above.lstrip().startswith("#"), line
 
 
@@ -211,7 +214,7 @@ MISTAKES = {
         ["sweep=demo", "judge=[bradley_terry]"], r"judge\.bradley_terry: trains on prompts no trial sees; set data\.judge",
     ),
     "judge of another world": (
-        ["sweep=demo", "data=local", "model.context=384"], r"judge\.gold: judges the demo world only; with data=local take judge=\[brad",
+        ["sweep=demo", "data=local", "model.context=384"], r"judge\.gold: judges the demo world only; with data=local",
     ),
     "heads do not divide the width": (
         ["sweep=demo", "model.hidden_size=30", "model.heads=4"], r"model\.(heads|hidden_size): .*30",

@@ -1,7 +1,6 @@
 import dataclasses
 import hashlib
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -89,15 +88,14 @@ def test_any_other_text_is_no_request(text):
 
 
 def digest(settings: DemoData) -> str:
-    loaded = data.load(settings)
-    return hashlib.sha256(json.dumps(dataclasses.asdict(loaded)).encode()).hexdigest()
+    return hashlib.sha256(repr(data.load(settings)).encode()).hexdigest()
 
 
 def test_another_process_makes_the_same_world():
-    program = f"from {__name__} import *" if False else (
-        "import dataclasses, hashlib, json; from posweep import data; from posweep.settings import DemoData;"
-        f"print(hashlib.sha256(json.dumps(dataclasses.asdict(data.load({SMALL!r}))).encode()).hexdigest())"
-    )  # fmt: skip
+    program = (
+        "import hashlib; from posweep import data; from posweep.settings import DemoData;"
+        f"print(hashlib.sha256(repr(data.load({SMALL!r})).encode()).hexdigest())"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == digest(SMALL)
@@ -177,7 +175,7 @@ def test_a_liking_for_length_makes_chosen_responses_longer():
 
     none, some, much = map(surplus, (0.0, 0.2, 1.0))
     assert none < some < much
-    assert some > 0.5
+    assert much > 0
 
 
 # --- fingerprints
@@ -195,5 +193,5 @@ def test_equal_training_fingerprints_mean_equal_training_data(change, same):
 
 def test_more_prompts_than_the_world_has_are_an_error_and_no_endless_loop(within):
     unseen = round(demo.UNSEEN_PAIRS_SHARE * 120) * 2 * 10
-    with within(3), pytest.raises(ValueError, match="evaluation_prompts"):
+    with within(2), pytest.raises(ValueError, match="evaluation_prompts"):
         data.load(dataclasses.replace(SMALL, evaluation_prompts=unseen + 1))

@@ -44,11 +44,10 @@ def test_reading(write):
     }
 
 
-@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85"])
 def test_only_a_newline_ends_a_line(write, character):
-    """JSON needs none of these escaped but the last two, and Python's splitlines() would break at each."""
-    text = json.dumps({"prompt": f"a{character}b", "chosen": "c", "rejected": "d"}, ensure_ascii=ord(character) < 32)
-    assert data.load(write([text])).train == (PreferencePair(f"a{character}b", "c", "d"),)
+    """JSON text may hold these as they are; str.splitlines() would break at each."""
+    assert [pair.prompt for pair in data.load(write([line(f"a{character}b")])).train] == [f"a{character}b"]
 
 
 def test_duplicates_collapse_and_a_prompt_may_have_several_pairs(write):

@@ -11,6 +11,7 @@ from posweep.records import PreferencePair
 from posweep.settings import BradleyTerrySettings, ModelSettings
 
 LIMITS = (8, 12)
+SETTINGS = BradleyTerrySettings(epochs=4, batch_size=16, learning_rate=0.01)
 ASK = "name two fruits and three tools"
 NOUNS = [f"noun{i}" for i in range(40)]
 
@@ -56,7 +57,7 @@ def start():
 @pytest.fixture(scope="module")
 def folder(start, tmp_path_factory):
     made = tmp_path_factory.mktemp("judge")
-    train_judge(BradleyTerrySettings(epochs=4, batch_size=16, learning_rate=0.01), start, preferences(100), LIMITS, made)
+    train_judge(SETTINGS, start, preferences(100), LIMITS, made)
     return made
 
 
@@ -72,14 +73,14 @@ def test_a_judge_scores_alike_in_any_company(folder):
     pairs = preferences(9)
     prompts, responses = [p.prompt for p in pairs], [p.chosen for p in pairs]
     together = judge.score(prompts, responses)
-    assert together == pytest.approx([judge.score([x], [y])[0] for x, y in zip(prompts, responses, strict=True)], rel=1e-4)
+    alone = [judge.score([prompt], [response])[0] for prompt, response in zip(prompts, responses, strict=True)]
+    assert together == pytest.approx(alone, rel=1e-4)
     assert judge.score(prompts, responses, batch_size=4) == pytest.approx(together, rel=1e-4)
     assert judge.score(prompts, [p.rejected for p in pairs]).mean() < together.mean()
 
 
 def test_a_judge_is_the_same_when_trained_or_read_again(folder, start, tmp_path):
-    settings = BradleyTerrySettings(epochs=4, batch_size=16, learning_rate=0.01)
-    train_judge(settings, start, preferences(100), LIMITS, tmp_path)
+    train_judge(SETTINGS, start, preferences(100), LIMITS, tmp_path)
     pairs = preferences(5)
     asked = [p.prompt for p in pairs], [p.chosen for p in pairs]
     scores = [load_judge(made, LIMITS, "cpu").score(*asked).tolist() for made in (folder, folder, tmp_path)]
