@@ -25,6 +25,8 @@ from posweep.settings import Configuration
 from posweep.trackers import Tracker, open_tracker
 
 RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl", "config.yaml", ".lock"
+JUDGE_PROMPTS = 20
+"""Fewer prompts than this train no reward model, and hold out too few to know."""
 FLUSH = 60.0
 """Seconds the last results may take to reach the tracker."""
 
@@ -135,15 +137,19 @@ class Recorder:
 
 
 def _data_problems(configuration: Configuration, plan: Plan) -> list[str]:
-    """Read the data before anything starts: malformed lines (raised at once), or fewer pairs than a step takes."""
+    """Read the data before anything starts: malformed lines, or fewer pairs than a step or a judge takes."""
     from posweep import data
 
-    pairs, largest = len(data.load(configuration.data).train), max(spec.train["batch_size"] for spec in plan)
-    if largest <= pairs:
-        return []
-    return [
-        f"train.batch_size: {largest} pairs a step, but data={configuration.data.kind} has {pairs} pairs to train on."
-    ]
+    loaded, kind, problems = data.load(configuration.data), configuration.data.kind, []
+    largest, pairs = max(spec.train["batch_size"] for spec in plan), len(loaded.train)
+    if largest > pairs:
+        problems.append(f"train.batch_size: {largest} pairs a step, but data={kind} has {pairs} pairs to train on.")
+    prompts = len({pair.prompt for pair in loaded.judge})
+    if "bradley_terry" in [judge.kind for judge in configuration.judges.values()] and prompts < JUDGE_PROMPTS:
+        problems.append(
+            f"data.judge_share: leaves {prompts} prompts to a judge that is trained; it needs {JUDGE_PROMPTS} or more."
+        )
+    return problems
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,19 +46,24 @@ class Ledger:
 
     def result(self, key: str) -> TrialResult | None:
         """The result of a key, whatever judged it; None where there is none that can be read."""
-        data = _read(self._result(key))
-        return TrialResult.from_json(data) if data else None
+        try:
+            return TrialResult.from_json(_read(self._result(key)))
+        except (AttributeError, TypeError):  # none, or fields are missing
+            return None
 
     def outcome(self, key: str) -> Outcome | None:
         """A result with its rows."""
         result, rows = self.result(key), _read(self._rows(key))
-        if result is None or rows is None:
+        if result is None:
             return None
-        return Outcome(
-            result,
-            tuple(Response.from_json(row) for row in rows["responses"]),
-            tuple(HeldOutPair.from_json(row) for row in rows["held_out"]),
-        )
+        try:
+            return Outcome(
+                result,
+                tuple(Response.from_json(row) for row in rows["responses"]),
+                tuple(HeldOutPair.from_json(row) for row in rows["held_out"]),
+            )
+        except (AttributeError, KeyError, TypeError):
+            return None
 
     def fail(self, failure: TrialFailure, story: str) -> None:
         """Record a failure with its traceback."""
@@ -88,16 +93,15 @@ class Ledger:
 def write_atomically(file: Path, content: Any) -> None:
     """Write JSON so that a reader finds the old file or the new one, never half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    temporary = file.with_name(f".{file.name}-{os.getpid()}-{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "w") as stream:
+        with temporary.open("w") as stream:
             json.dump(content, stream)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> Any:

@@ -52,7 +52,7 @@ class DemoData:
     seed: int = number(0, at_least=0)
     pairs: int = number(3000, at_least=32)
     sft_examples: int = number(6000, at_least=32)
-    evaluation_prompts: int = number(256, at_least=8, scope="response")
+    evaluation_prompts: int = number(256, at_least=8, at_most=600, scope="response")
     length_bias: float = number(0.1)
     judge_share: float = number(0.0, at_least=0, below=1)
     max_prompt_tokens: ClassVar[int] = 8
@@ -68,7 +68,7 @@ class LocalData:
     path: str = ""
     train: str = "train.jsonl"
     evaluation: Mapping[str, str] = field(default_factory=lambda: {"iid": "iid.jsonl", "ood": "ood.jsonl"})
-    max_prompt_tokens: int = number(128, at_least=1)
+    max_prompt_tokens: int = number(128, at_least=3)
     max_response_tokens: int = number(256, at_least=2)
     judge_share: float = number(0.0, at_least=0, below=1)
     seed: int = number(0, at_least=0)

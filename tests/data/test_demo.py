@@ -11,6 +11,7 @@ import pytest
 from posweep import data
 from posweep.data import demo
 from posweep.data.demo import COUNTS, FILLERS, KIND_OF, KINDS, TRAINED_TOTAL, Request, annotator_utility, true_reward
+from posweep.fields import range_problems
 from posweep.settings import DemoData
 
 SMALL = DemoData(pairs=300, sft_examples=300, evaluation_prompts=64)
@@ -191,7 +192,11 @@ def test_equal_training_fingerprints_mean_equal_training_data(change, same):
     assert data.fingerprints(one)[1] != data.fingerprints(other)[1]
 
 
-def test_more_prompts_than_the_world_has_are_an_error_and_no_endless_loop(within):
-    unseen = round(demo.UNSEEN_PAIRS_SHARE * 120) * 2 * 10
-    with within(2), pytest.raises(ValueError, match="evaluation_prompts"):
-        data.load(dataclasses.replace(SMALL, evaluation_prompts=unseen + 1))
+def test_every_set_has_the_prompts_that_may_be_asked_for() -> None:
+    """The range of `data.evaluation_prompts` ends where the smallest set does: 30 pairs of kinds · 2 orders · 10 counts."""
+    assert range_problems(DemoData, {"evaluation_prompts": demo.HELD_OUT}, "data") == []
+    assert "must be >= 8 and <= 600, got 601" in range_problems(DemoData, {"evaluation_prompts": 601}, "data")[0]
+    world = demo.load(DemoData(pairs=32, sft_examples=32, evaluation_prompts=demo.HELD_OUT))
+    assert {name: len({pair.prompt for pair in pairs}) for name, pairs in world.evaluation.items()} == dict.fromkeys(
+        ("iid", "ood", "ood_counts"), 600
+    )

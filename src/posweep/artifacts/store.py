@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,10 @@ class Store:
 
     def _write(self, folder: Path, content: Mapping[str, Any], make: Callable[[Path], None]) -> None:
         """Fill a temporary folder beside it, then give it its name: half an artifact is never found."""
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        for stale in folder.parent.glob(f".{folder.name}-*"):
+            shutil.rmtree(stale, ignore_errors=True)  # of a process that was killed; we hold the lock
+        temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
+        temporary.mkdir()
         try:
             make(temporary)
             sizes = {str(f.relative_to(temporary)): f.stat().st_size for f in temporary.rglob("*") if f.is_file()}

@@ -46,6 +46,10 @@ COUNTS = {word: count for count, word in NUMBERS.items()}
 FILLERS = ("well", "sure", "here", "are", "some", "really", "very", "nice", "indeed", "also")
 KIND_OF = {item: kind for kind, items in KINDS.items() for item in items}
 
+WORLD = 2
+"""Raised when the same settings would make another world."""
+HELD_OUT = 600
+"""Prompts of each set that training never sees, however many of them are evaluated on."""
 TRAINED_TOTAL = 7
 """Training asks for at most this many things; `ood_counts` for more."""
 UNSEEN_PAIRS_SHARE = 0.25
@@ -83,7 +87,8 @@ class Request:
     def parse(cls, prompt: str) -> Request:
         """The request a prompt of this world makes; ValueError for any other text."""
         words = prompt.split()
-        if len(words) != 6 or words[0] != "name" or words[3] != "and":
+        asks = len(words) == 6 and (words[0], words[3]) == ("name", "and")
+        if not asks or not {words[1], words[4]} <= {*COUNTS} or not {words[2], words[5]} <= {*KINDS}:
             raise ValueError(f"not a prompt of the demo world: {prompt!r}")
         return cls(COUNTS[words[1]], words[2], COUNTS[words[4]], words[5])
 
@@ -121,7 +126,7 @@ def words() -> list[str]:
 
 def fingerprints(settings: DemoData) -> tuple[dict[str, Any], dict[str, Any]]:
     """What determines the training data, and what besides determines the evaluation sets."""
-    return {"world": 1, **scoped(settings, "train")}, {"world": 1, **scoped(settings, "train", "response")}
+    return {"world": WORLD, **scoped(settings, "train")}, {"world": WORLD, **scoped(settings, "train", "response")}
 
 
 def load(settings: DemoData) -> Preferences:
@@ -130,14 +135,15 @@ def load(settings: DemoData) -> Preferences:
     small, large = _counts(0, TRAINED_TOTAL), _counts(TRAINED_TOTAL + 1, 2 * max(NUMBERS))
     asked = {"iid": Requests(trained, small), "ood": Requests(unseen, small), "ood_counts": Requests(trained, large)}
     rng = {name: np.random.default_rng([settings.seed, i]) for i, name in enumerate(("sft", "train", *settings.sets))}
-    evaluation = {
-        name: tuple(
-            _pair(rng[name], request, settings.length_bias)
-            for request in asked[name].different(rng[name], settings.evaluation_prompts)
-        )
-        for name in settings.sets
+    held_out = {
+        name: asked[name].different(np.random.default_rng([settings.seed, i, 1]), HELD_OUT)
+        for i, name in enumerate(settings.sets)
     }
-    training = Requests(trained, small, frozenset(pair.prompt for pair in evaluation["iid"]))
+    evaluation = {
+        name: tuple(_pair(rng[name], r, settings.length_bias) for r in requests[: settings.evaluation_prompts])
+        for name, requests in held_out.items()
+    }
+    training = Requests(trained, small, frozenset(request.prompt() for request in held_out["iid"]))
     pairs = [_pair(rng["train"], training.draw(rng["train"]), settings.length_bias) for _ in range(settings.pairs)]
     train, judge = split_by_prompt(pairs, settings.judge_share, settings.seed)
     requests = (training.draw(rng["sft"]) for _ in range(settings.sft_examples))

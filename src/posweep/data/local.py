@@ -75,7 +75,12 @@ def _read(path: Path, problems: list[str]) -> list[PreferencePair]:
     """The pairs of one file, exact duplicates collapsed; malformed lines go into `problems` by line number."""
     found: list[str] = []
     pairs: dict[PreferencePair, None] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        problems.append(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8.")
+        return []
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             pair = _parse(line)
             if isinstance(pair, str):
@@ -100,13 +105,24 @@ def _parse(line: str) -> PreferencePair | str:
         has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         return f"must have {', '.join(COLUMNS)}; it has {has}."
     for column in COLUMNS:
-        if not isinstance(row[column], str) or not row[column].strip():
+        if not isinstance(row[column], str) or not row[column].strip() or not _encodes(row[column]):
             return f"{column} must be text that is not empty, got {row[column]!r}."
     return PreferencePair(row["prompt"], row["chosen"], row["rejected"])
 
 
+def _encodes(text: str) -> bool:
+    """Whether the text can be written at all; JSON can name half a character."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _one_per_prompt(pairs: list[PreferencePair]) -> tuple[PreferencePair, ...]:
-    return tuple({pair.prompt: pair for pair in reversed(pairs)}.values())[::-1]
+    first: dict[str, PreferencePair] = {}
+    for pair in pairs:
+        first.setdefault(pair.prompt, pair)
+    return tuple(first.values())
 
 
 def _leaks(settings: LocalData, train: list[PreferencePair], sets: dict[str, tuple[PreferencePair, ...]]) -> list[str]:

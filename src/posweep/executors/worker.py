@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 from typing import Literal
 
@@ -48,6 +49,8 @@ class Worker:
     def _outcome(self, spec: TrialSpec, shared: Shared) -> Outcome:
         """Train, unless responses of this very policy lie there and only want other judges."""
         before = self.ledger.outcome(spec.key)
-        if before and before.responses and before.result.response_key == spec.response_key:
+        if before and before.result.response_key == spec.response_key and not before.result.along:
+            if before.result.status == "diverged":
+                return dataclasses.replace(before, result=dataclasses.replace(before.result, score_key=spec.score_key))
             return rescore(spec, shared, before)
         return run_trial(spec, shared)

@@ -93,7 +93,7 @@ def load_judge(folder: Path, limits: tuple[int, int], device: str) -> BradleyTer
 def _facts(
     judge: BradleyTerryJudge, training: Sequence[PreferencePair], held_out: Sequence[PreferencePair]
 ) -> dict[str, float]:
-    """Accuracy on pairs whose prompts the judge never saw, and of the rule that the longer response wins."""
+    """Accuracy on pairs whose prompts the judge never saw, and of the rule that the longer response (in characters) wins."""
     prompts = [pair.prompt for pair in held_out]
     margin = judge.score(prompts, [p.chosen for p in held_out]) - judge.score(prompts, [p.rejected for p in held_out])
     longer = np.array([len(pair.chosen) - len(pair.rejected) for pair in held_out])

@@ -118,8 +118,8 @@ def load_reward_model(folder: Path, device: str = "cpu") -> Policy:
 def encode_prompts(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], limit: int) -> list[list[int]]:
     """`<begin> prompt <answer>` in tokens, at most `limit`; a longer prompt loses its beginning."""
     begin, answer = int(tokenizer.bos_token_id), int(tokenizer.convert_tokens_to_ids(ANSWER))
-    room = limit - 2
-    return [[begin, *ids[-room:], answer] for ids in _encode(tokenizer, prompts)]
+    room = max(0, limit - 2)
+    return [[begin, *ids[max(0, len(ids) - room) :], answer] for ids in _encode(tokenizer, prompts)]
 
 
 def encode_responses(tokenizer: PreTrainedTokenizerFast, responses: Sequence[str], limit: int) -> list[list[int]]:
@@ -133,4 +133,4 @@ def decode(tokenizer: PreTrainedTokenizerFast, responses: Sequence[Sequence[int]
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
-    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []  # type: ignore[return-value]
+    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []  # type: ignore[return-value]

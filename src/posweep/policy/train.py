@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import get_scheduler
 
-from posweep.errors import Diverged
+from posweep.errors import ConfigError, Diverged
 from posweep.policy.reproducible import stream
 from posweep.settings import TrainSettings
 
@@ -30,6 +30,8 @@ def batches(lengths: np.ndarray, batch_size: int, steps: int, *, window: int = 1
 
     Fixed by the lengths and the seed alone. Items left over at the end of an epoch wait for the next.
     """
+    if batch_size > len(lengths):
+        raise ConfigError(f"batch_size: a step takes {batch_size} items and there are {len(lengths)}.")
     plan: list[np.ndarray] = []
     epoch = 0
     while len(plan) < steps:
@@ -75,6 +77,7 @@ def optimise(
         "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         optimizer, num_warmup_steps=round(settings.warmup_ratio * len(plan)), num_training_steps=len(plan),
     )  # fmt: skip
+    optimizer.zero_grad(set_to_none=True)  # a trial that failed half-way may have left a gradient
     history: list[dict[str, Tensor]] = []
     rates: list[float] = []
     for step, items in enumerate(plan, start=1):
@@ -105,14 +108,11 @@ def _accumulate(items: np.ndarray, loss: Callable[[np.ndarray], Losses], micro: 
 
 
 def _check_finite(history: list[dict[str, Tensor]], step: int) -> None:
-    for back, charts in enumerate(reversed(history[-CHECK_EVERY:])):
+    recent = history[-CHECK_EVERY:]
+    for at, charts in enumerate(recent, start=step - len(recent) + 1):
         for name in ("loss", "grad_norm"):
             if not torch.isfinite(charts[name]):
-                first = step - back
-                earlier = [
-                    step - b for b, c in enumerate(reversed(history[-CHECK_EVERY:])) if not torch.isfinite(c[name])
-                ]
-                raise Diverged(min([first, *earlier]), name.replace("_", " "))
+                raise Diverged(at, name.replace("_", " "))
 
 
 def _curves(history: list[dict[str, Tensor]], rates: list[float], max_norm: float) -> dict[str, list[list[float]]]:

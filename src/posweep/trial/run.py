@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,10 +79,12 @@ def run_trial(spec: TrialSpec, shared: Shared) -> Outcome:
 def rescore(spec: TrialSpec, shared: Shared, before: Outcome) -> Outcome:
     """The result under other judges, from the responses of a trial that was run before: nothing is trained."""
     clock = Stopwatch()
-    with clock.stage("judge"):
+    with threads(shared.configuration.train.threads), clock.stage("judge"):
         measured = measure(judge(before.responses, shared), before.held_out, shared)
-    known = {"curves": before.result.curves, "status": before.result.status, "message": before.result.message}
-    return Outcome(_result(spec, clock, measures=measured.measures, **known), measured.responses, measured.held_out)
+    spent = before.result.seconds
+    seconds = {**spent, **clock.seconds, "total": spent["total"] - spent["judge"] + clock.seconds["judge"]}
+    result = dataclasses.replace(before.result, score_key=spec.score_key, measures=measured.measures, seconds=seconds)
+    return Outcome(result, measured.responses, measured.held_out)
 
 
 def _moments(
@@ -91,7 +94,9 @@ def _moments(
 
     def at(share: float) -> Callable[[], None]:
         def look() -> None:
-            along[share] = evaluate(spec, shared, clock)
+            along[share] = found = evaluate(spec, shared, clock)
+            if not all(math.isfinite(response.kl) for response in found.responses):
+                raise Diverged(max(1, round(share * steps)), "KL to SFT")
 
         return look
 
@@ -123,8 +128,6 @@ def _result(spec: TrialSpec, clock: Stopwatch, **known: Any) -> TrialResult:
 def _thinned(curves: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
     """At most CURVE_POINTS of each curve, the last one kept."""
     return {
-        name: points[:: -(-len(points) // CURVE_POINTS)][: CURVE_POINTS - 1] + points[-1:]
-        if len(points) > CURVE_POINTS
-        else points
+        name: points[: -1 : -(-len(points) // CURVE_POINTS)][: CURVE_POINTS - 1] + points[-1:]
         for name, points in curves.items()
     }
