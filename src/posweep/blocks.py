@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -26,13 +27,14 @@ def blocks(configuration: Configuration, problems: list[str]) -> list[dict[str, 
     for index, block in enumerate(sweep.blocks):
         place = f"{sweep.source} → blocks[{index}]"
         problems += _block_problems(place, block)
-        if block.get("method") in configuration.methods:
-            found.append({**block, "place": f"{place}."})
+        if block.get("method") in tuple(configuration.methods):
+            found.append({**block, "place": f"{place}.", "index": index})
     covered = {block["method"] for block in found}
     for name, method in configuration.methods.items():
         if name not in covered:
             place = f"conf/method/{name}.yaml → "
-            found.append({"method": name, "grid": method.grid, "prior": "recommended", "place": place})
+            index = len(sweep.blocks) + len(found)
+            found.append({"method": name, "grid": method.grid, "prior": "recommended", "place": place, "index": index})
     return found if not problems else []
 
 
@@ -41,7 +43,7 @@ def _block_problems(place: str, block: Mapping[str, Any]) -> list[str]:
     problems = [
         f"{place}.{name}: no such entry; a block takes {', '.join(known)}." for name in block if name not in known
     ]
-    if block.get("method") not in OBJECTIVES:
+    if block.get("method") not in tuple(OBJECTIVES):
         problems.append(f"{place}.method: {block.get('method')!r} is no method; there are {', '.join(OBJECTIVES)}.")
     if block.get("prior", "custom") not in PRIORS:
         problems.append(f"{place}.prior: {block['prior']!r} is no prior; there are {', '.join(PRIORS)}.")
@@ -50,13 +52,13 @@ def _block_problems(place: str, block: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def expand(index: int, block: Mapping[str, Any], problems: list[str]) -> list[dict[str, Any]]:
+def expand(block: Mapping[str, Any], problems: list[str]) -> list[dict[str, Any]]:
     """The points of one block, each checked against the method's hyperparameters and the shared settings."""
     kind = next(kind for kind in KINDS if kind in block)
     place, content = f"{block['place']}{kind}", block[kind]
     found: list[str] = []
     try:
-        raw = KINDS[kind](place, content, found, kind, index)
+        raw = KINDS[kind](place, content, found, kind, block["index"])
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raw, found = [], [f"{place}: cannot be read ({error}); docs/sweeps.md shows the form of a block."]
     points = [_checked(place, block["method"], where, point, found) for where, point in raw]
@@ -67,9 +69,11 @@ def expand(index: int, block: Mapping[str, Any], problems: list[str]) -> list[di
 def _grid(place: str, content: Mapping[str, Sequence[Any]], found: list[str], _kind: str, _index: int) -> Raw:
     """Every combination; each value knows its place in the file."""
     axes = []
+    if not content:
+        found.append(f"{place}: must vary something, got {plain(content)!r}.")
     for name, values in content.items():
         if not isinstance(values, list | tuple) or not values:
-            found.append(f"{place}.{name}: must be a list with at least one value, got {values!r}.")
+            found.append(f"{place}.{name}: must be a list with at least one value, got {plain(values)!r}.")
         else:
             axes.append([(name, f"{place}.{name}[{i}]", value) for i, value in enumerate(values)])
     return [
@@ -86,6 +90,8 @@ def _list(place: str, content: Sequence[Mapping[str, Any]], found: list[str], _k
 
 def _drawn(place: str, content: Mapping[str, Any], found: list[str], kind: str, index: int) -> Raw:
     """Points drawn by Optuna's samplers when the plan is made: a fixed list like any other."""
+    import warnings
+
     from optuna import logging, samplers, study
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -97,7 +103,9 @@ def _drawn(place: str, content: Mapping[str, Any], found: list[str], kind: str, 
         for name, axis in content["space"].items()
     }
     seed = int(content.get("seed", index))
-    sampler = samplers.QMCSampler(scramble=True, seed=seed) if kind == "qmc" else samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # QMCSampler calls itself experimental
+        sampler = samplers.QMCSampler(scramble=True, seed=seed) if kind == "qmc" else samplers.RandomSampler(seed=seed)
     draws = study.create_study(sampler=sampler)
     if kind == "qmc" and space:
         draws.tell(draws.ask(space), 0.0)  # QMC learns its space from a finished trial, which it draws independently
@@ -121,7 +129,7 @@ def _checked(
             found.append(f"{place}: {unknown_hyperparameter(method, name)}")
             continue
         try:
-            checked[name] = typed(value, get_type_hints(cls)[name])
+            checked[name] = typed(value, _hints(cls)[name])
         except ValueError as error:
             found.append(f"{where[name]}: {own[name].symbol if name in own else name} {error}.")
             continue
@@ -129,6 +137,11 @@ def _checked(
         found += [p.replace(f"{parent[0]}{name}:", f"{where[name]}:") for p in
                   range_problems(cls, {name: checked[name]}, parent[0].rstrip("."))]  # fmt: skip
     return checked
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def unknown_hyperparameter(method: str, name: str) -> str:

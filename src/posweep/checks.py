@@ -10,6 +10,7 @@ from typing import Any
 from posweep.blocks import unknown_hyperparameter
 from posweep.fields import build
 from posweep.objectives import OBJECTIVES, hyperparameters
+from posweep.records import JUDGED, MEASURES
 from posweep.settings import (
     DATA,
     JUDGES,
@@ -42,10 +43,14 @@ def checked(composed: Mapping[str, Any], source: str, problems: list[str]) -> Co
     data = _of_kind(DATA, composed.get("data"), "data", problems)
     judges = {n: _of_kind(JUDGES, s, f"judge.{n}", problems) for n, s in (composed.get("judge") or {}).items()}
     methods = _methods(composed.get("method") or {}, problems)
+    output_dir = composed.get("output_dir", "outputs")
+    if not isinstance(output_dir, str) or not output_dir:
+        problems.append(f"output_dir: must be text that is not empty, got {output_dir!r}.")
     known = {"sweep", "method", "judge", "data", "output_dir", *SECTIONS}
     problems += [f"{name}: no such setting; there are {', '.join(sorted(known))}." for name in set(composed) - known]
     if not problems:
         problems += _sweep_problems(sweep, methods, judges, data, sections["evaluation"])
+        problems += _model_problems(sections["model"])
         problems += _length_problems(data, **{name: sections[name] for name in ("model", "sample", "train")})
     return Configuration(
         sweep=sweep, methods=methods, data=data, judges=judges, output_dir=str(composed.get("output_dir", "outputs")),
@@ -107,6 +112,10 @@ def _sweep_problems(
     ]
     if sweep.primary_set not in chosen:
         problems.append(f"{place} → sweep.primary_metric: no set {sweep.primary_set!r}; there are {', '.join(chosen)}.")
+    measure = sweep.primary_metric.partition("/")[2]
+    measures = [*MEASURES, *(f"{name}/{m}" for name in list(judges)[1:] for m in JUDGED)]
+    if measure not in measures:
+        problems.append(f"{place} → sweep.primary_metric: no measure {measure!r}; there are {', '.join(measures)}.")
     for name, judge in judges.items():
         if judge.kind in ("gold", "proxy") and data.kind != "demo":
             problems.append(
@@ -115,6 +124,13 @@ def _sweep_problems(
         if judge.kind == "bradley_terry" and data.judge_share == 0:
             problems.append(f"judge.{name}: trains on prompts no trial sees; set data.judge_share > 0, got 0.")
     return problems
+
+
+def _model_problems(model: ModelSettings) -> list[str]:
+    """Every head takes an even part of the width: rotary positions turn pairs of numbers."""
+    if model.hidden_size % (2 * model.heads) == 0:
+        return []
+    return [f"model.heads: {model.heads} heads must share model.hidden_size in even parts, got {model.hidden_size}."]
 
 
 def _length_problems(data: Any, model: ModelSettings, sample: SampleSettings, train: TrainSettings) -> list[str]:

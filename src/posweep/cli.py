@@ -111,8 +111,10 @@ def ui(overrides: list[str]) -> None:
     from posweep.config import tracking
     from posweep.trackers.mlflow import serve
 
-    port = next((int(o.removeprefix("port=")) for o in overrides if o.startswith("port=")), 5000)
-    serve(tracking([o for o in overrides if not o.startswith("port=")]).uri, port)
+    port = next((o.removeprefix("port=") for o in overrides if o.startswith("port=")), "5000")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"port: must be a whole number from 1 to 65535, got {port!r}.")
+    serve(tracking([o for o in overrides if not o.startswith("port=")]).uri, int(port))
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {

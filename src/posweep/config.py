@@ -43,7 +43,14 @@ class PosweepSource(FileConfigSource):  # type: ignore[misc]
 
     def load_config(self, config_path: str) -> ConfigResult:
         """One YAML file."""
-        return super().load_config(_within(config_path))
+        file = f"{self.path}/{_within(config_path).removesuffix('.yaml')}.yaml"
+        try:
+            found = super().load_config(_within(config_path))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file}: is no UTF-8 text ({error.reason} at byte {error.start}).") from None
+        if not OmegaConf.is_dict(found.config):
+            raise ConfigError(f"{file}: must be a mapping of settings, not a list.")
+        return found
 
     def available(self) -> bool:
         """Whether the folder holds configurations at all."""
@@ -105,6 +112,9 @@ def configure(overrides: Sequence[str]) -> Configuration:
     Raises:
         ConfigError: Hydra could not compose it (one mistake), or the result holds mistakes (all of them).
     """
+    lists = [o for o in overrides if re.match(r"sweep=\s*\[", o)]
+    if lists:
+        raise ConfigError(f"{lists[0]}: takes one sweep, one of {', '.join(sweeps())}.")
     composed, choices = _compose(overrides)
     if not choices.get("sweep"):
         raise ConfigError(f"sweep: none named; add sweep=NAME, one of {', '.join(sweeps())}.")
@@ -146,6 +156,9 @@ def show(argv: Sequence[str]) -> None:
 
 
 def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    for group in (o.partition("=")[0] for o in overrides if re.fullmatch(r"[\w/]+=(null)?", o)):
+        if _options(group):
+            raise ConfigError(f"{group}: none named; add {group}=NAME, one of {', '.join(_options(group))}.")
     GlobalHydra.instance().clear()
     try:
         with initialize(config_path=None, version_base="1.3", job_name="posweep"):
@@ -165,12 +178,14 @@ def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
 def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
     """One sentence for what Hydra says in several lines: what is wrong, and what there is instead."""
     text = " ".join(str(error).split())
-    missing = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
+    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^/']+)'", text)
     if missing:
         group, name = missing.groups()
         if group == "sweep":
             return f"sweep={name}: no such sweep; there are {', '.join(sweeps())}.{nearest(name, sweeps())}"
         options = _options(group)
+        if not options:
+            return f"{group}={name}: no such setting (posweep --cfg job shows all)."
         return f"{group}={name}: no such {group}; there are {', '.join(options)}.{nearest(name, options)}"
     unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
     if unknown:
@@ -181,14 +196,19 @@ def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
 
 def _unknown_setting(key: str, overrides: Sequence[str]) -> str:
     section, _, name = key.rpartition(".")
-    rest = [o for o in overrides if not o.lstrip("+~").startswith(key)]
+    rest = [o for o in overrides if not key.startswith(o.lstrip("+~").partition("=")[0])]
     try:
+        if len(rest) == len(overrides):
+            raise KeyError(key)  # it stands in a file: composing again would end here again
         node: Any = _compose(rest)[0]
         for part in section.split(".") if section else ():
             node = node[part]
         known = list(node)
     except (ConfigError, KeyError, TypeError):
         return f"{key}: no such setting (posweep --cfg job shows all)."
+    if name in known and isinstance(node[name], dict):
+        given = next(o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(f"{key}="))
+        return f"{key}: cannot take {given}; it holds {', '.join(node[name])} (+{key}.NAME=… adds another)."
     where = section or "the configuration"
     if section.startswith("method."):
         method = section.split(".")[1]

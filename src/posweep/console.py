@@ -75,8 +75,9 @@ def print_status(configuration: Configuration) -> None:
 
 def print_trial(configuration: Configuration, key: str) -> None:
     """Run one trial in this process, without recording it, and print its measures."""
-    from posweep.launch import folder_of, run_alone
+    from posweep.launch import check_device, folder_of, run_alone
 
+    check_device(configuration)
     spec, console = make_plan(configuration).of(key), _console()
     console.print(f"{OBJECTIVES[spec.method].title} {_point(spec)} seed {spec.seed} · key {spec.key}", markup=False)
     result = run_alone(configuration, spec, lambda kind: console.print(f"making {kind} …"))

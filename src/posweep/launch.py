@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import queue
 import signal
@@ -79,6 +80,8 @@ def report(configuration: Configuration, tracker: Tracker | None = None) -> Path
     from posweep.report import write_report
 
     tracker = tracker or open_tracker(configuration.tracking)
+    if problems := tracker.preflight():
+        raise PreflightError(problems)
     record = tracker.read(configuration.sweep.name) or _record_of_ledger(configuration)
     if record is None:
         raise ConfigError(
@@ -88,6 +91,12 @@ def report(configuration: Configuration, tracker: Tracker | None = None) -> Path
     page = write_report(record, folder_of(configuration) / "report")
     tracker.attach(page.parent)
     return page
+
+
+def check_device(configuration: Configuration) -> None:
+    """A trial in this process needs its GPU on this machine; PreflightError where there is none."""
+    if problems := open_executor(dataclasses.replace(configuration.executor, kind="local")).preflight():
+        raise PreflightError(problems)
 
 
 def run_alone(configuration: Configuration, spec: TrialSpec, say: Callable[[str], None]) -> TrialResult:

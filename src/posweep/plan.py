@@ -73,17 +73,13 @@ def make_plan(configuration: Configuration) -> Plan:
         ConfigError: every mistake in the blocks, one sentence each.
     """
     problems: list[str] = []
-    points = [
-        (index, block, point)
-        for index, block in enumerate(blocks(configuration, problems))
-        for point in expand(index, block, problems)
-    ]
+    points = [(block, point) for block in blocks(configuration, problems) for point in expand(block, problems)]
     if problems:
         raise ConfigError(problems)
     context = _context(configuration)
     trials = (
-        _trial(configuration, context, index, block, point, seed)
-        for index, block, point in points
+        _trial(configuration, context, block, point, seed)
+        for block, point in points
         for seed in configuration.sweep.seeds
     )
     unique = {spec.key: spec for spec in reversed(list(trials))}
@@ -101,10 +97,11 @@ def fingerprint(content: Any) -> str:
 
 
 def shared_fingerprints(configuration: Configuration) -> dict[str, Any]:
-    """What determines each artifact all trials share: `train_data`, `evaluation_data`, `model`, `sft`, …"""
+    """What determines what all trials share, by part; `sampling` without the choice of sets."""
     train_data, evaluation_data = data.fingerprints(configuration.data)
     model = {"model": scoped(configuration.model, "train"), "threads": configuration.train.threads}
-    sampling = {**scoped(configuration.evaluation, "response"), **scoped(configuration.sample, "response")}
+    evaluation = {name: v for name, v in scoped(configuration.evaluation, "response").items() if name != "sets"}
+    sampling = {**evaluation, **scoped(configuration.sample, "response")}
     return {
         "schema": SCHEMA,
         "train_data": train_data,
@@ -125,6 +122,7 @@ def _context(configuration: Configuration) -> dict[str, Any]:
         "response": {
             "evaluation_data": shared["evaluation_data"],
             "sampling": shared["sampling"],
+            "sets": list(configuration.evaluation.sets or configuration.data.sets),
             "evaluate_at": list(configuration.train.evaluate_at),
         },
         "score": {"judges": list(shared["judges"].items())},
@@ -132,7 +130,7 @@ def _context(configuration: Configuration) -> dict[str, Any]:
 
 
 def _trial(
-    configuration: Configuration, context: Mapping[str, Any], index: int, block: Mapping[str, Any],
+    configuration: Configuration, context: Mapping[str, Any], block: Mapping[str, Any],
     point: Mapping[str, Any], seed: int,
 ) -> TrialSpec:  # fmt: skip
     method = block["method"]
@@ -147,7 +145,7 @@ def _trial(
     score_key = fingerprint({"response_key": response_key, **context["score"]})
     return TrialSpec(
         key=key, response_key=response_key, score_key=score_key, configuration=configured, method=method,
-        hyperparameters=values, train=train, seed=seed, varied=tuple(point), block=index,
+        hyperparameters=values, train=train, seed=seed, varied=tuple(point), block=block["index"],
         prior=block.get("prior", "custom"),
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ class SftSettings:
 
     steps: int = number(400, at_least=0)
     batch_size: int = number(64, at_least=1)
-    learning_rate: float = number(1e-3, above=0, scale="log")
+    learning_rate: float = number(2e-3, above=0, scale="log")
     warmup_ratio: float = number(0.05, at_least=0, at_most=1)
     seed: int = number(0, at_least=0)
 

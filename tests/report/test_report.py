@@ -160,7 +160,7 @@ def test_the_page_says_what_a_reader_must_know(document):
         "given these seeds and this SFT checkpoint",
         "cross-fitted",
         "longer wins accuracy",
-        "overhead (everything but train, generate, judge, measure)",
+        "overhead (everything but train, generate, kl, judge, measure)",
         "LN-DPO",
     ):
         assert words in document

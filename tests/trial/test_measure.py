@@ -6,8 +6,8 @@ import pytest
 
 from posweep.artifacts.baselines import BaselineScores, Drawn
 from posweep.artifacts.shared import prepare
-from posweep.records import HeldOutPair, Response
-from posweep.trial import baseline_measures
+from posweep.records import JUDGED, MEASURES, HeldOutPair, Response
+from posweep.trial import baseline_measures, run_trial
 from posweep.trial.generate import generate
 from posweep.trial.judge import compared, judge
 from posweep.trial.measure import mean, of_pairs, of_responses, ratio
@@ -145,3 +145,11 @@ def test_kl_has_its_own_samples_where_decoding_differs(shared, plan, changed):
     assert [r.text for r in one] != [r.text for r in other]
     assert any(r.length != r.kl_length for r in one)
     assert all(r.length == r.kl_length for r in drawn())
+
+
+def test_every_measure_is_named_in_the_records_and_the_documentation(shared, plan):
+    """Names of measures are checked when a sweep is configured, long before one is taken."""
+    measures = run_trial(next(iter(plan)), shared).result.measures
+    names = {name.partition("/")[2] for name in measures if not name.endswith("_se")}
+    assert {name for name in names if "/" not in name} == set(MEASURES)
+    assert {name.rpartition("/")[2] for name in names if "/" in name} <= set(JUDGED)

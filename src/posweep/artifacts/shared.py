@@ -156,9 +156,7 @@ class _Preparation:
         return self.store.get("judge", content, lambda f: train_judge(settings, self.sft, self.data.judge, bounds, f))
 
     def _evaluation_set(self, name: str, judges: Mapping[str, Judge]) -> EvaluationSet:
-        sampling = {n: value for n, value in self.fingerprints["sampling"].items() if n != "sets"}
-        evaluation_data = self.fingerprints["evaluation_data"]
-        content = {**self.base, "set": name, "evaluation_data": evaluation_data, "sampling": sampling}
+        content = {**self.base, "set": name, **{k: self.fingerprints[k] for k in ("evaluation_data", "sampling")}}
         folder = self.store.get("baselines", content, lambda f: self._make_baselines(name, f))
         texts = [PreferencePair.from_json(row) for row in json.loads((folder / "texts.json").read_text())]
         drawn, pairs = load_drawn(folder / "responses.json"), load_pairs(folder / "pairs.npz")

@@ -124,6 +124,8 @@ class MlflowTracker:
     def read(self, name: str) -> SweepRecord | None:
         """The plan and header of the parent run, and every complete child that the plan names."""
         self._name = name
+        if urlsplit(self.uri).scheme == "sqlite" and not self._database().is_file():
+            return None  # reading makes no store
         experiment = self._client().get_experiment_by_name(name)
         self._experiment = experiment.experiment_id if experiment else ""
         self._parent = self._find_parent() if experiment else ""
