@@ -97,7 +97,7 @@ def test_only_what_is_missing_from_ledger_and_tracker_runs_again(local: Path) ->
     (ledger / f"{first}.json").unlink()  # MLflow still has this one: it is fetched
     (ledger / f"{second}.json").unlink()
     tracker.read("smoke")
-    tracker._client().delete_run(_run_of(tracker, second))
+    tracker.client.delete_run(_run_of(tracker, second))
     ran = posweep(local, *OVERRIDES, "executor=local")
     assert ran.returncode == 0, ran.stderr
     assert [line for line in ran.stdout.splitlines() if "done" in line][-1].startswith("6/6 done")

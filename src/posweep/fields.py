@@ -85,6 +85,8 @@ def scoped(settings: Any, *scopes: Scope) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """Dataclasses and tuples as the dictionaries and lists JSON knows."""
+    if value is None or isinstance(value, str | int | float):
+        return value  # nearly everything, so it comes first
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

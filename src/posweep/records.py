@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_origin, get_type_hints
@@ -20,6 +21,12 @@ MEASURES = (
 """What is measured on each evaluation set; docs/architecture.md defines every one."""
 
 
+@functools.cache
+def _tuple_fields(cls: type) -> frozenset[str]:
+    """The fields that JSON turns into lists."""
+    return frozenset(name for name, hint in get_type_hints(cls).items() if get_origin(hint) is tuple)
+
+
 class JsonRecord:
     """A frozen dataclass that is written and read as a JSON object."""
 
@@ -30,8 +37,8 @@ class JsonRecord:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The record that `to_json` wrote."""
-        hints = get_type_hints(cls)
-        return cls(**{name: tuple(v) if get_origin(hints[name]) is tuple else v for name, v in data.items()})
+        tuples = _tuple_fields(cls)  # type: ignore[arg-type]
+        return cls(**{name: tuple(value) if name in tuples else value for name, value in data.items()})
 
 
 @dataclass(frozen=True)

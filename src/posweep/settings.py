@@ -50,7 +50,7 @@ class DemoData:
 
     kind: str = choice("demo", "demo")
     seed: int = number(0, at_least=0)
-    pairs: int = number(3000, at_least=32)
+    pairs: int = number(2000, at_least=32)
     sft_examples: int = number(6000, at_least=32)
     evaluation_prompts: int = number(256, at_least=8, at_most=600, scope="response")
     length_bias: float = number(0.1)

@@ -55,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, specs: tuple[TrialSpec, ...]
 
 
 def test_a_sweep_is_a_parent_with_children(store: MlflowTracker, specs: tuple[TrialSpec, ...]) -> None:
-    client = store._client()
+    client = store.client
     runs = client.search_runs([store._experiment])
     parents = [run for run in runs if run.data.tags["kind"] == "sweep"]
     children = [run for run in runs if run.data.tags["kind"] == "trial"]
@@ -69,7 +69,7 @@ def test_a_sweep_is_a_parent_with_children(store: MlflowTracker, specs: tuple[Tr
 def test_a_child_has_params_tags_metrics_curves_and_artifacts(
     store: MlflowTracker, specs: tuple[TrialSpec, ...]
 ) -> None:
-    client, spec = store._client(), specs[0]
+    client, spec = store.client, specs[0]
     run = next(iter(store._children(f"tags.key = '{spec.key}'")))
     assert {"sweep", "method", "key", "seed", "status"} <= run.data.tags.keys()
     assert run.data.params["beta"] == "0.1"

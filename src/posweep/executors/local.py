@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from posweep.executors.base import Event, Listener, Work, gpu_problem, gpus_here
-from posweep.executors.worker import Worker
 from posweep.settings import ExecutorSettings
 
 
@@ -22,6 +21,8 @@ class LocalExecutor:
 
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         """Run the trials in order."""
+        from posweep.executors.worker import Worker
+
         worker = Worker(work)
         for key in keys:
             listen(Event("started", key))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from posweep.executors.base import Event, Listener, Work, gpu_problem, gpus_here
-from posweep.executors.worker import Worker
 from posweep.settings import ExecutorSettings
 
 CHUNK = 1000
@@ -90,6 +89,8 @@ class RayExecutor:
 def _trainable() -> type:
     """A Tune trainable that runs one key per configuration and keeps its worker when it is reused."""
     from ray import tune
+
+    from posweep.executors.worker import Worker
 
     class Trial(tune.Trainable):
         """One actor of Tune: a worker, and the key it is at."""

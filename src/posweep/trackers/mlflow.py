@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,7 +62,7 @@ class MlflowTracker:
         if urlsplit(self.uri).scheme == "sqlite":
             with sqlite3.connect(self._database()) as store:
                 store.execute("PRAGMA journal_mode=WAL")
-        client = self._client()
+        client = self.client
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage != "active":
             raise PreflightError(
@@ -81,13 +82,14 @@ class MlflowTracker:
 
     def write(self, spec: TrialSpec, outcome: Outcome) -> None:
         """Record one trial in the run of its key."""
-        client, run_id = self._client(), self._child(spec)
+        client, run_id = self.client, self._child(spec)
         result = outcome.result
         client.log_batch(run_id, params=_params(spec))
         for part in _in_batches([*_curves(result), *_measures(result)]):
             client.log_batch(run_id, metrics=part)
-        client.log_dict(run_id, result.to_json(), RESULT)
-        client.log_dict(run_id, {n: outcome.to_json()[n] for n in ("responses", "held_out")}, ROWS)
+        written = outcome.to_json()
+        client.log_text(run_id, json.dumps(written.pop("result")), RESULT)
+        client.log_text(run_id, json.dumps(written), ROWS)
         if outcome.responses:
             client.log_table(run_id, _table(outcome), TABLE)
         for name, value in {"status": result.status, "score_key": result.score_key, "message": result.message}.items():
@@ -103,7 +105,7 @@ class MlflowTracker:
 
     def describe(self, header: SweepHeader, files: Sequence[Path]) -> None:
         """The SFT model's own measures as metrics of the parent run; the header and the files as its artifacts."""
-        client, now = self._client(), int(time.time() * 1000)
+        client, now = self.client, int(time.time() * 1000)
         client.log_dict(self._parent, header.to_json(), HEADER)
         for part in _in_batches([_metric(f"sft/{n}", v, now) for n, v in header.baseline.items() if v == v]):
             client.log_batch(self._parent, metrics=part)
@@ -115,18 +117,18 @@ class MlflowTracker:
     def attach(self, folder: Path) -> None:
         """The report on the parent run."""
         if self._parent:
-            self._client().log_artifacts(self._parent, str(folder), "report")
+            self.client.log_artifacts(self._parent, str(folder), "report")
 
     def close(self, status: str) -> None:
         """End the parent run."""
-        self._client().set_terminated(self._parent, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
+        self.client.set_terminated(self._parent, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
 
     def read(self, name: str) -> SweepRecord | None:
         """The plan and header of the parent run, and every complete child that the plan names."""
         self._name = name
         if urlsplit(self.uri).scheme == "sqlite" and not self._database().is_file():
             return None  # reading makes no store
-        experiment = self._client().get_experiment_by_name(name)
+        experiment = self.client.get_experiment_by_name(name)
         self._experiment = experiment.experiment_id if experiment else ""
         self._parent = self._find_parent() if experiment else ""
         if not self._parent:
@@ -152,7 +154,9 @@ class MlflowTracker:
 
     # --- runs
 
-    def _client(self) -> Any:
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's client, imported when it is first needed."""
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri)
@@ -166,7 +170,7 @@ class MlflowTracker:
 
     def _find_parent(self) -> str:
         filters = f"tags.kind = 'sweep' and tags.sweep = '{self._name}'"
-        found = self._client().search_runs([self._experiment], filters, max_results=1)
+        found = self.client.search_runs([self._experiment], filters, max_results=1)
         return found[0].info.run_id if found else ""
 
     def _children(self, extra: str = "") -> Iterator[Any]:
@@ -174,7 +178,7 @@ class MlflowTracker:
         filters = " and ".join(filter(None, ["tags.kind = 'trial'", extra]))
         token = None
         while True:
-            page = self._client().search_runs([self._experiment], filters, max_results=500, page_token=token)
+            page = self.client.search_runs([self._experiment], filters, max_results=500, page_token=token)
             yield from page
             token = page.token
             if not token:
@@ -189,7 +193,7 @@ class MlflowTracker:
             "mlflow.parentRunId": self._parent, "kind": "trial", "sweep": self._name, "method": spec.method,
             "key": spec.key, "seed": str(spec.seed), "configuration": spec.configuration, "prior": spec.prior,
         }  # fmt: skip
-        run = self._client().create_run(self._experiment, run_name=f"{spec.method} {short}", tags=tags)
+        run = self.client.create_run(self._experiment, run_name=f"{spec.method} {short}", tags=tags)
         return str(run.info.run_id)
 
     def _outcome(self, run_id: str) -> Outcome:
@@ -198,7 +202,7 @@ class MlflowTracker:
 
     def _artifact(self, run_id: str, name: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            return Path(self._client().download_artifacts(run_id, name, folder)).read_text()
+            return Path(self.client.download_artifacts(run_id, name, folder)).read_text()
 
     def _url(self, run_id: str) -> str:
         base = self.uri if self.uri.startswith("http") else "http://127.0.0.1:5000"
