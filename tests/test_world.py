@@ -57,7 +57,7 @@ def test_more_length_bias_gives_longer_dpo_responses(tmp_path: Path) -> None:
         configuration = configure(["sweep=demo", "method=[dpo]", f"data.length_bias={bias}"])
         shared = prepare(configuration, Store(tmp_path))
         specs = [s for s in make_plan(configuration) if s.hyperparameters["beta"] == 0.1]
-        spec = next(s for s in specs if s.train["learning_rate"] == 5e-4)
+        spec = next(s for s in specs if s.train["learning_rate"] == 8e-4)
         lengths.append(run_trial(spec, shared).result.measures["ood/response_length"])
     assert lengths == sorted(lengths)
     assert lengths[2] > lengths[0] + 1
