@@ -25,6 +25,8 @@ from posweep.errors import PreflightError
 from posweep.records import Outcome, SweepHeader, SweepRecord, TrialResult, TrialSpec
 
 SQLITE = "sqlite:///"
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""The UI otherwise takes an experiment with logged tables for one of prompts and agents, and hides its charts."""
 BATCH = 900
 """Metrics per request; MLflow takes 1,000."""
 TIMEOUT = 5
@@ -69,7 +71,9 @@ class MlflowTracker:
                 f"sweep.name: the MLflow experiment {name!r} was deleted; restore it or take another name."
             )
         self._name = name
-        self._experiment = found.experiment_id if found else client.create_experiment(name, self._artifacts(name))
+        self._experiment = (
+            found.experiment_id if found else client.create_experiment(name, self._artifacts(name), TRAINING)
+        )
         parent = self._find_parent()
         tags = {"sweep": name, "kind": "sweep"}
         self._parent = parent or client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
@@ -263,7 +267,8 @@ def _curves(result: TrialResult) -> list[Any]:
 def _measures(result: TrialResult) -> list[Any]:
     """Measures, those taken along the way at their own steps (percent of training), and seconds by stage."""
     ended = int((result.started_at + result.seconds["total"]) * 1000)
-    metrics = [_metric(name, value, ended, 100) for name, value in result.measures.items() if value == value]
+    last = 100 if result.along else 0  # the UI shows a metric without steps as a bar to compare, not as a lone point
+    metrics = [_metric(name, value, ended, last) for name, value in result.measures.items() if value == value]
     for moment in result.along:
         step = round(100 * moment["at"])
         metrics += [_metric(name, value, ended, step) for name, value in moment["measures"].items() if value == value]
