@@ -1,8 +1,10 @@
 """A sweep from the command line to the report, on both executors: what issue after issue must not break."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,24 @@ def test_a_failed_trial_is_reported_and_runs_again(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert len(measures(tmp_path)) == 6
     assert "disk on fire" not in posweep(tmp_path, "status", *arguments).stdout
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_sigterm_ends_a_sweep_with_everything_finished_kept(executor: str, tmp_path: Path) -> None:
+    arguments = ["sweep=smoke", "train.epochs=300", f"executor={executor}"]
+    command = [sys.executable, "-c", "from posweep.cli import main; main()", *arguments]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
+        running, until = tmp_path / "outputs" / "smoke" / "running.json", time.monotonic() + 120
+        while not running.is_file() and time.monotonic() < until:
+            time.sleep(0.2)
+        sweep.terminate()
+        _, said = sweep.communicate(timeout=30)
+    assert sweep.returncode == 130
+    assert said.strip().endswith(f"continue with: posweep {' '.join(arguments)}")
+    assert "Traceback" not in said
+    assert not running.exists()
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        assert store.execute("select status from runs where name = 'smoke'").fetchall() == [("KILLED",)]
 
 
 def test_a_second_driver_is_turned_away(tmp_path: Path) -> None:

@@ -246,13 +246,27 @@ def _make_artifacts(configuration: Configuration, folder: Path, progress: Progre
             progress.say(f"making {made[kind]} …")
 
     shared = prepare(configuration, Store(folder / "artifacts", say), _device(configuration))
-    facts = {**shared.facts, "commit": _commit(), "data": configuration.data.kind, "created": time.strftime("%Y-%m-%d")}
-    if configuration.data.kind == "demo":
-        facts["note"] = (
-            "The demo world was tuned so that every method can go right and wrong: its ranking is no evidence."
-        )
+    facts = {**shared.facts, **_facts(configuration, sum(p.numel() for p in shared.policy.model.parameters()))}
     header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, baseline_measures(shared), facts)
     write_atomically(folder / HEADER, header.to_json())
+
+
+def _facts(configuration: Configuration, parameters: int) -> dict[str, Any]:
+    """What a reader of the report should know besides the plan."""
+    facts = {
+        "data": configuration.data.kind,
+        "model": f"{configuration.model.kind}, {parameters / 1e6:.2g}M parameters",
+        "judges": ", ".join(configuration.judges),
+        "created": time.strftime("%Y-%m-%d"),
+    }
+    if commit := _commit():
+        facts["commit"] = commit
+    if configuration.data.kind == "demo":
+        facts["note"] = (
+            "The demo world was tuned so that every method can go right and wrong in it: "
+            "how it ranks methods is no evidence about methods."
+        )
+    return facts
 
 
 def _device(configuration: Configuration) -> str:

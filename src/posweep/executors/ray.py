@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,10 +62,13 @@ class RayExecutor:
         )  # fmt: skip
         logging.getLogger("ray").setLevel(logging.ERROR)
         here: dict[str, Any] = {"include_dashboard": False} if self.settings.address is None else {}
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(
             address=self.settings.address or "local", log_to_driver=False, logging_level=logging.ERROR,
             configure_logging=True, **here,
         )  # fmt: skip
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own handler would print a stack and abort
 
     def _fit(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         from ray import tune
