@@ -14,6 +14,7 @@ import pytest
 from posweep import cli
 from posweep.config import configure
 from posweep.errors import DataError
+from posweep.plan import make_plan
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "ray", "mlflow", "transformers", "pandas", "matplotlib", "datasets")
@@ -290,7 +291,9 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 
 def commands_of_the_readme() -> list[str]:
     """Lines of fenced blocks that start with posweep; those with a PLACEHOLDER are a form, not a command."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
     lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     found = [line for line in lines if re.match(r"(\S*/)?posweep( |$)", line)]
     return [line for line in found if not re.search(r"=\[?(<|…|[A-Z]+\b)", line)]
@@ -306,3 +309,17 @@ def test_every_command_of_the_readme_composes(command):
         assert configure(overrides).sweep.name
     else:
         assert verb == "ui" or any(word in cli.HYDRA_FLAGS for word in words)
+
+
+def test_the_sweep_of_the_documentation_composes(tmp_path, monkeypatch):
+    """docs/sweeps.md shows a whole file; what it says of it must hold."""
+    page = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    example = re.search(r"^```yaml\n# sweeps/mine\.yaml\n(.*?)^```", page, re.M | re.S)
+    assert example
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(example[1], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    trials = make_plan(configure(["sweep=mine"])).trials
+    assert {method: sum(t.method == method for t in trials) for method in ("dpo", "simpo", "ln_dpo")} == {
+        "dpo": 12, "simpo": 4, "ln_dpo": 24,
+    }  # fmt: skip
