@@ -180,7 +180,7 @@ def test_plan_prints_trials_per_block_and_what_they_can_show(posweep, tmp_path):
     ran = posweep("plan", "sweep=demo")
     assert (ran.code, ran.err) == (0, "")
     for method in ("DPO", "LN-DPO", "SimPO"):
-        assert re.search(rf"^\d +{method} +custom +β .* 0\.0001 0\.0005 0\.002 +12 +0 +unknown", ran.out, re.M)
+        assert re.search(rf"^\d +{method} +custom +β .* 0\.0002 0\.0008 0\.003 +12 +0 +unknown", ran.out, re.M)
     assert "36 trials, 0 finished, 36 left · time unknown" in ran.out
     assert "256 prompts per set: a win-rate difference under 6 points cannot be told from chance" in ran.out
     assert list(tmp_path.iterdir()) == []
