@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from posweep.config import configure
+from posweep.launch import running_keys
 from posweep.ledger import Ledger
 from posweep.plan import make_plan
 from posweep.trackers.mlflow import MlflowTracker
@@ -174,9 +176,15 @@ def test_sigterm_ends_a_sweep_with_everything_finished_kept(executor: str, tmp_p
         assert store.execute("select status from runs where name = 'smoke'").fetchall() == [("KILLED",)]
 
 
-def test_a_second_driver_is_turned_away(tmp_path: Path) -> None:
-    from filelock import FileLock
+def test_what_a_dead_driver_left_behind_is_not_running(tmp_path: Path) -> None:
+    (tmp_path / "running.json").write_text('["abc"]')
+    assert running_keys(tmp_path) == set()
+    with FileLock(tmp_path / ".lock"):
+        assert running_keys(tmp_path) == {"abc"}
+    assert running_keys(tmp_path / "nowhere") == set()
 
+
+def test_a_second_driver_is_turned_away(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "smoke"
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"):

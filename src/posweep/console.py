@@ -23,45 +23,57 @@ def print_plan(configuration: Configuration) -> None:
 
     plan, console = make_plan(configuration), _console()
     finished = Ledger(folder_of(configuration)).finished(plan)
+    blocks = _by_block(plan)
+    left = {block: _seconds_left(specs, finished) for block, specs in blocks.items()}
     table = _table("block", "method", "prior", "varies", "learning rates", "trials", "finished", "time left", numbers=3)
-    left: list[float | None] = []
-    for block, specs in _by_block(plan).items():
-        seconds = _seconds_left(specs, finished)
-        left.append(seconds)
+    for block, specs in blocks.items():
         done = sum(spec.key in finished for spec in specs)
-        table.add_row(
-            str(block), OBJECTIVES[specs[0].method].title, specs[0].prior, _varies(specs), _values(specs, "learning_rate"),
-            str(len(specs)), str(done), _duration(seconds),
-        )  # fmt: skip
+        rates, title = _values(specs, "learning_rate"), OBJECTIVES[specs[0].method].title
+        counts = (str(len(specs)), str(done), _duration(left[block]))
+        table.add_row(str(block), title, specs[0].prior, _varies(specs), rates, *counts)
     console.print(table)
-    workers = _workers(configuration)
-    total = None if None in left else sum(s for s in left if s) / workers
-    gpus = configuration.executor.trial_resources.gpu
-    hours = f"{total * workers * gpus / 3600:.1f}" if total is not None else "unknown"
-    prompts = configuration.evaluation.prompts or getattr(configuration.data, "evaluation_prompts", None)
-    console.print(
-        f"{len(plan)} trials, {len(finished)} finished, {len(plan) - len(finished)} left · time {_duration(total)} with "
-        f"{workers} at a time · GPU-hours {hours}"
+    console.print(_cost(configuration, plan, finished, list(left.values())))
+    for remark in _remarks(configuration, plan):
+        console.print(remark)
+
+
+def _cost(
+    configuration: Configuration, plan: Plan, finished: Mapping[str, TrialResult], left: list[float | None]
+) -> str:
+    """Trials, time and GPU-hours; the last two are unknown until trials of the same kind have finished."""
+    workers, gpus = _workers(configuration), configuration.executor.trial_resources.gpu
+    total = None if None in left else sum(seconds or 0.0 for seconds in left)
+    hours = "unknown" if total is None else f"{total * gpus / 3600:.1f}"
+    return (
+        f"{len(plan)} trials, {len(finished)} finished, {len(plan) - len(finished)} left · "
+        f"time {_duration(total and total / workers)} with {workers} at a time · GPU-hours {hours}"
     )
+
+
+def _remarks(configuration: Configuration, plan: Plan) -> list[str]:
+    """What the plan cannot show: differences smaller than its prompts carry, maxima of unequal numbers."""
+    remarks = []
+    prompts = configuration.evaluation.prompts or getattr(configuration.data, "evaluation_prompts", None)
     if prompts:
-        console.print(
+        remarks.append(
             f"{prompts} prompts per set: a win-rate difference under {100 * detectable_difference(prompts):.0f} points "
             "cannot be told from chance (5 %, power 80 %)."
         )
     sizes = Counter(spec.method for spec in plan)
     if len(set(sizes.values())) > 1:
         unequal = ", ".join(f"{OBJECTIVES[m].title} {n}" for m, n in sizes.items())
-        console.print(f"The methods have unequal numbers of trials ({unequal}): do not compare their maxima.")
+        remarks.append(f"The methods have unequal numbers of trials ({unequal}): do not compare their maxima.")
+    return remarks
 
 
 def print_status(configuration: Configuration) -> None:
     """Finished, running, failed, diverged and left per method; failures with their first line and their log."""
-    from posweep.launch import RUNNING, folder_of
+    from posweep.launch import folder_of, running_keys
 
     folder = folder_of(configuration)
     plan, ledger, console = make_plan(configuration), Ledger(folder), _console()
     finished, failures = ledger.finished(plan), ledger.failures(plan)
-    running = set(json.loads((folder / RUNNING).read_text())) if (folder / RUNNING).is_file() else set()
+    running = running_keys(folder)
     table = _table("method", "trials", "finished", "running", "failed", "diverged", "left", numbers=6)
     for method, specs in _by_method(plan).items():
         became = Counter(_status(spec.key, finished, failures, running) for spec in specs)

@@ -37,6 +37,18 @@ def folder_of(configuration: Configuration) -> Path:
     return Path(configuration.output_dir).absolute() / configuration.sweep.name
 
 
+def running_keys(folder: Path) -> set[str]:
+    """The trials that run now; none where a driver died and left its note behind, for then its lock is free."""
+    try:
+        noted = set(json.loads((folder / RUNNING).read_text()))
+        with FileLock(folder / LOCK, timeout=0):
+            return set()
+    except Timeout:
+        return noted
+    except (OSError, ValueError):
+        return set()
+
+
 def launch(configuration: Configuration, composed: str, say: Callable[[str], None] = print) -> None:
     """Run what is not finished, record it, and write the report.
 
