@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from posweep.blocks import unknown_hyperparameter
@@ -41,6 +43,8 @@ def checked(composed: Mapping[str, Any], source: str, problems: list[str]) -> Co
     sweep = build(SweepSettings, {**(composed.get("sweep") or {}), "source": source}, "sweep", problems)
     sections = {name: build(cls, composed.get(name) or {}, name, problems) for name, cls in SECTIONS.items()}
     data = _of_kind(DATA, composed.get("data"), "data", problems)
+    if getattr(data, "path", ""):  # workers stand in other folders
+        data = dataclasses.replace(data, path=str(Path(data.path).expanduser().absolute()))
     judges = {n: _of_kind(JUDGES, s, f"judge.{n}", problems) for n, s in (composed.get("judge") or {}).items()}
     methods = _methods(composed.get("method") or {}, problems)
     output_dir = composed.get("output_dir", "outputs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from posweep.errors import ConfigError, PosweepError
 
@@ -64,17 +65,20 @@ def launch(overrides: list[str]) -> None:
         if error.exit_code != 3:
             raise
         failed = error
-    _summary(stage.folder_of(configuration) / "report", configuration.sweep.primary_metric)
+    _summary(stage.folder_of(configuration) / "report")
     if failed:
         raise failed
 
 
 def plan(overrides: list[str]) -> None:
-    """posweep plan sweep=NAME: what would run."""
+    """posweep plan sweep=NAME: what would run; keys=all lists every trial."""
     from posweep import console
     from posweep.config import configure
 
-    console.print_plan(configure(overrides))
+    if "keys=all" in overrides:
+        console.print_keys(configure([o for o in overrides if o != "keys=all"]))
+    else:
+        console.print_plan(configure(overrides))
 
 
 def show_status(overrides: list[str]) -> None:
@@ -92,7 +96,7 @@ def trial(overrides: list[str]) -> None:
 
     keys = [override.removeprefix("key=") for override in overrides if override.startswith("key=")]
     if len(keys) != 1:
-        raise ConfigError("key: name one trial with key=KEY (posweep plan lists the keys).")
+        raise ConfigError("key: name one trial with key=KEY (posweep plan sweep=NAME keys=all lists them).")
     console.print_trial(configure([o for o in overrides if not o.startswith("key=")]), keys[0])
 
 
@@ -101,9 +105,7 @@ def report(overrides: list[str]) -> None:
     from posweep.config import configure
     from posweep.launch import report as write
 
-    configuration = configure(overrides)
-    page = write(configuration)
-    _summary(page.parent, configuration.sweep.primary_metric)
+    _summary(write(configure(overrides)).parent)
 
 
 def ui(overrides: list[str]) -> None:
@@ -127,10 +129,10 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-def _summary(folder: object, metric: str) -> None:
+def _summary(folder: Path) -> None:
     from posweep.console import print_summary
 
-    print_summary(folder, metric)  # type: ignore[arg-type]
+    print_summary(folder)
 
 
 def _strip_verb_from_completion() -> None:

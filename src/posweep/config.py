@@ -118,6 +118,8 @@ def configure(overrides: Sequence[str]) -> Configuration:
     composed, choices = _compose(overrides)
     if not choices.get("sweep"):
         raise ConfigError(f"sweep: none named; add sweep=NAME, one of {', '.join(sweeps())}.")
+    if "sweep" in (composed["sweep"] or {}):
+        raise ConfigError(f"sweeps/{choices['sweep']}.yaml: its first line must be # @package _global_.")
     problems: list[str] = []
     configuration = checked(composed, f"sweeps/{choices['sweep']}.yaml", problems)
     if problems:

@@ -66,6 +66,21 @@ def _remarks(configuration: Configuration, plan: Plan) -> list[str]:
     return remarks
 
 
+def print_keys(configuration: Configuration) -> None:
+    """One line a trial: its key, its method and point, its seed, and what has become of it."""
+    from posweep.launch import folder_of, running_keys
+
+    plan, ledger, console = make_plan(configuration), Ledger(folder_of(configuration)), _console()
+    finished, failures, running = ledger.finished(plan), ledger.failures(plan), running_keys(folder_of(configuration))
+    table = _table("key", "method", "point", "seed", "status", configuration.sweep.primary_metric, numbers=1)
+    for spec in plan:
+        became, result = _status(spec.key, finished, failures, running), finished.get(spec.key)
+        score = result.measures.get(configuration.sweep.primary_metric) if result else None
+        title, shown = OBJECTIVES[spec.method].title, "" if score is None else f"{score:.3f}"
+        table.add_row(spec.key, title, _point(spec), str(spec.seed), became, shown)
+    console.print(table)
+
+
 def print_status(configuration: Configuration) -> None:
     """Finished, running, failed, diverged and left per method; failures with their first line and their log."""
     from posweep.launch import folder_of, running_keys
@@ -106,7 +121,7 @@ def print_trial(configuration: Configuration, key: str) -> None:
         console.print(f"The ledger holds {'the same' if same else 'OTHER'} numbers for this trial.")
 
 
-def print_summary(folder: Path, metric: str) -> None:
+def print_summary(folder: Path) -> None:
     """The table of summary.json, and the page to open next."""
     summary, console = json.loads((folder / "summary.json").read_text()), _console()
     names = ("trials", "finished", "diverged", "failed", "best", "median", "iqm", "p10", "share_beating_sft")
@@ -118,7 +133,8 @@ def print_summary(folder: Path, metric: str) -> None:
             *("–" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells),
         )
     console.print(
-        f"{metric}, over configurations (best: chosen on half of the prompts, scored on the other; diverged dropped)"
+        f"{summary['primary_metric']}, over configurations "
+        "(best: chosen on half of the prompts, scored on the other; diverged dropped)"
     )
     console.print(table)
     console.print(f"Open {folder / 'report.html'}")

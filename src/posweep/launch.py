@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import os
 import queue
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,9 @@ from filelock import FileLock, Timeout
 from posweep.errors import ConfigError, PreflightError, TrialsFailed
 from posweep.executors import Event, Work, open_executor
 from posweep.ledger import Ledger, write_atomically
-from posweep.plan import Plan, make_plan
+from posweep.plan import Plan, fingerprint, make_plan
 from posweep.progress import Progress
-from posweep.records import SweepHeader, SweepRecord, TrialResult, TrialSpec
+from posweep.records import SweepHeader, SweepRecord, TrialFailure, TrialResult, TrialSpec
 from posweep.settings import Configuration
 from posweep.trackers import Tracker, open_tracker
 
@@ -56,53 +58,47 @@ def launch(configuration: Configuration, composed: str, say: Callable[[str], Non
         ConfigError: the configuration or the surroundings are wrong; nothing was started.
         TrialsFailed: some trials failed; the others are finished and recorded.
     """
-    plan = make_plan(configuration)
-    tracker = open_tracker(configuration.tracking)
-    executor = open_executor(configuration.executor)
-    problems = [*_data_problems(configuration, plan), *tracker.preflight(), *executor.preflight()]
-    if problems:
-        raise PreflightError(problems)
+    plan, name = make_plan(configuration), configuration.sweep.name
+    tracker, executor = open_tracker(configuration.tracking), open_executor(configuration.executor)
     folder, ledger = folder_of(configuration), Ledger(folder_of(configuration))
-    with _only_driver(folder, configuration.sweep.name), _sigterm_as_interrupt():
+    surroundings = (_folder_problems(folder), tracker.preflight(), executor.preflight())
+    if problems := [*_data_problems(configuration, plan), *itertools.chain(*surroundings)]:
+        raise PreflightError(problems)
+    with _only_driver(folder, name), _sigterm_as_interrupt():
+        tracker.open(name, plan.trials)
         _write_down(folder, plan, composed)
-        tracker.open(configuration.sweep.name, plan.trials)
         with _closed_if_interrupted(tracker), Recorder(tracker, ledger, plan) as recorder:
             missing = _plan_minus_finished(plan, ledger, tracker, recorder)
             if missing:
                 _run(configuration, plan, missing, folder, recorder, executor)
-            if (folder / HEADER).is_file():
-                tracker.describe(_header(folder), [folder / CONFIG])
         failures = ledger.failures(plan)
-        tracker.close("failed" if failures else "finished")
-        if recorder.behind:
-            say(f"{recorder.behind} trials did not reach the tracker; relaunch to send them ({recorder.last_error}).")
-        if missing or not (folder / "report" / "report.html").is_file():
-            report(configuration, tracker)
+        trouble = _tell(tracker, folder, configuration, "failed" if failures else "finished") or recorder.last_error
+        if trouble:
+            say(f"The tracker does not hold everything yet ({trouble}); launch again to send the rest.")
+        _refresh_report(configuration, ledger.finished(plan), None if trouble else tracker)
     if failures:
         raise TrialsFailed(
             f"{len(failures)} of {len(plan)} trials failed; the first: {_first(failures)}\n"
-            f"posweep status sweep={configuration.sweep.name} lists them; launch again to retry them."
+            f"posweep status sweep={name} lists them; launch again to retry them."
         )
     if not missing:
-        say(f"Nothing is left to do: all {len(plan)} trials of sweep {configuration.sweep.name} are finished.")
+        say(f"Nothing is left to do: all {len(plan)} trials of sweep {name} are finished.")
 
 
-def report(configuration: Configuration, tracker: Tracker | None = None) -> Path:
+def report(configuration: Configuration) -> Path:
     """Figures, tables and report.html from what the tracker holds; ConfigError where that is nothing."""
-    from posweep.report import write_report
-
-    tracker = tracker or open_tracker(configuration.tracking)
+    tracker = open_tracker(configuration.tracking)
     if problems := tracker.preflight():
         raise PreflightError(problems)
-    record = tracker.read(configuration.sweep.name) or _record_of_ledger(configuration)
+    record = tracker.read(configuration.sweep.name)
+    if record is None and configuration.tracking.kind == "none":
+        record = _record_of_ledger(configuration)
     if record is None:
         raise ConfigError(
             f"sweep={configuration.sweep.name}: nothing is recorded at {configuration.tracking.uri or 'the ledger'}; "
             f"run posweep sweep={configuration.sweep.name} first, or set tracking.uri to where it was recorded."
         )
-    page = write_report(record, folder_of(configuration) / "report")
-    tracker.attach(page.parent)
-    return page
+    return _write_report(configuration, record, tracker)
 
 
 def check_device(configuration: Configuration) -> None:
@@ -127,7 +123,7 @@ class Recorder:
     def __init__(self, tracker: Tracker, ledger: Ledger, plan: Plan):
         self.tracker, self.ledger = tracker, ledger
         self.specs = {spec.key: spec for spec in plan}
-        self.behind, self.last_error = 0, ""
+        self.last_error = ""
         self._keys: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="posweep-recorder", daemon=True)
 
@@ -138,23 +134,79 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self._keys.put(None)
         self._thread.join(FLUSH)
-        self.behind += self._keys.qsize()
+        if self._thread.is_alive():
+            self.last_error = f"it did not take the last results within {FLUSH:.0f} s"
 
     def send(self, key: str) -> None:
         """Record a trial that the ledger holds."""
         self._keys.put(key)
 
+    def describe(self, header: SweepHeader) -> None:
+        """Record the sweep as a whole, so that it can be read while it runs."""
+        try:
+            self.tracker.describe(header, [])
+        except Exception as error:
+            self.last_error = _first_line(error)
+
     def _work(self) -> None:
         while (key := self._keys.get()) is not None:
-            outcome = self.ledger.outcome(key)
             try:
-                if outcome:
-                    self.tracker.write(self.specs[key], outcome)
+                outcome = self.ledger.outcome(key)
+                if outcome is None:
+                    raise OSError(f"the rows of {key} cannot be read")
+                self.tracker.write(self.specs[key], outcome)
             except Exception as error:  # a tracker that is away must not stop the sweep
-                self.behind, self.last_error = self.behind + 1, str(error).partition("\n")[0][:200]
+                self.last_error = _first_line(error)
 
 
 # --- the steps
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    """The output folder, or the nearest one above it that exists, must take files."""
+    there = next(above for above in (folder, *folder.parents) if above.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return []
+    return [f"output_dir: {there} is no folder that can be written; set output_dir to one."]
+
+
+def _tell(tracker: Tracker, folder: Path, configuration: Configuration, status: str) -> str:
+    """Tell the tracker how the sweep ended; what it answered instead where it is away."""
+    try:
+        if (folder / HEADER).is_file():
+            metric = configuration.sweep.primary_metric
+            write_atomically(folder / HEADER, dataclasses.replace(_header(folder), primary_metric=metric).to_json())
+            tracker.describe(_header(folder), [folder / CONFIG])
+        tracker.close(status)
+        return ""
+    except Exception as error:  # results are in the ledger; a tracker that is away costs nothing but this sentence
+        return _first_line(error)
+
+
+def _refresh_report(configuration: Configuration, finished: Mapping[str, TrialResult], tracker: Tracker | None) -> None:
+    """Write the report where there is none, or one of other trials, judges or another metric; without a tracker, from
+    the ledger."""
+    folder = folder_of(configuration)
+    keys = {key: result.score_key for key, result in finished.items()}
+    made_from = fingerprint([(folder / PLAN).read_text(), configuration.sweep.primary_metric, keys])
+    stamp = folder / "report" / ".made_from"
+    if stamp.is_file() and stamp.read_text() == made_from:
+        return
+    record = tracker.read(configuration.sweep.name) if tracker else None
+    record = record or _record_of_ledger(configuration)
+    if record:
+        _write_report(configuration, record, tracker)
+        if tracker:
+            stamp.write_text(made_from)
+
+
+def _write_report(configuration: Configuration, record: SweepRecord, tracker: Tracker | None) -> Path:
+    from posweep.report import write_report
+
+    page = write_report(record, folder_of(configuration) / "report")
+    if tracker:
+        tracker.attach(page.parent)
+    return page
 
 
 def _data_problems(configuration: Configuration, plan: Plan) -> list[str]:
@@ -197,7 +249,8 @@ def _closed_if_interrupted(tracker: Tracker) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        tracker.close("killed")
+        with suppress(Exception):  # what happened matters more than that the tracker is away
+            tracker.close("killed")
         raise
 
 
@@ -227,6 +280,7 @@ def _run(
     ledger, work = recorder.ledger, Work(configuration, folder, {spec.key: spec for spec in plan})
     with Progress(plan.trials, ledger.finished(plan), configuration.sweep.primary_metric) as progress:
         _make_artifacts(configuration, folder, progress)
+        recorder.describe(_header(folder))
         progress.start(f"sweep {configuration.sweep.name}")
 
         def listen(event: Event) -> None:
@@ -236,10 +290,15 @@ def _run(
             if result:
                 recorder.send(event.key)
 
+        for key in missing:
+            ledger.forget_failure(key)
         try:
             executor.run(work, missing, listen)
         finally:
             (folder / RUNNING).unlink(missing_ok=True)
+        for key in set(missing) - ledger.finished(plan).keys() - ledger.failures(plan).keys():
+            lost = "its worker ended without a word (killed, or out of memory)"
+            ledger.fail(TrialFailure(key, "WorkerLost", lost, str(ledger.log(key))), lost)
 
 
 def _make_artifacts(configuration: Configuration, folder: Path, progress: Progress) -> None:
@@ -290,9 +349,9 @@ def _header(folder: Path) -> SweepHeader:
 
 
 def _record_of_ledger(configuration: Configuration) -> SweepRecord | None:
-    """What a report needs, from the output folder: for sweeps without a tracker."""
+    """What a report needs, from the output folder: where there is no tracker, or none that answers."""
     folder = folder_of(configuration)
-    if configuration.tracking.kind != "none" or not (folder / HEADER).is_file():
+    if not (folder / HEADER).is_file():
         return None
     plan, ledger = Plan.from_jsonl(configuration.sweep.name, (folder / PLAN).read_text()), Ledger(folder)
     outcomes = {key: ledger.outcome(key) for key in ledger.finished(plan)}
@@ -310,6 +369,10 @@ def _commit() -> str:
         return asked.stdout.strip() if asked.returncode == 0 else ""
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).partition("\n")[0] or type(error).__name__)[:200]
 
 
 def _first(failures: Any) -> str:

@@ -36,8 +36,7 @@ class Ledger:
             seconds["record"] = time.perf_counter() - began
             seconds["total"] = seconds.get("total", 0.0) + seconds["record"]
         write_atomically(self._result(key), {**result.to_json(), "seconds": seconds})
-        for file in (self._failure(key), self.log(key)):
-            file.unlink(missing_ok=True)
+        self.forget_failure(key)
 
     def finished(self, plan: Iterable[TrialSpec]) -> dict[str, TrialResult]:
         """Results of the plan's trials under the plan's own judges, by key."""
@@ -70,6 +69,11 @@ class Ledger:
         self.log(failure.key).parent.mkdir(parents=True, exist_ok=True)
         self.log(failure.key).write_text(story)
         write_atomically(self._failure(failure.key), failure.to_json())
+
+    def forget_failure(self, key: str) -> None:
+        """A failed trial runs again, or has run."""
+        for file in (self._failure(key), self.log(key)):
+            file.unlink(missing_ok=True)
 
     def failures(self, plan: Iterable[TrialSpec]) -> dict[str, TrialFailure]:
         """Failures of the plan's trials that no later result made good, by key."""

@@ -52,7 +52,7 @@ class Plan:
             some = ", ".join(spec.key for spec in (found or self.trials)[:3])
             raise ConfigError(
                 f"key={key}: {len(found) or 'no'} trials of sweep {self.name} begin with it; keys look like {some}, … "
-                f"(posweep plan sweep={self.name} lists them)."
+                f"(posweep plan sweep={self.name} keys=all lists them)."
             )
         return found[0]
 

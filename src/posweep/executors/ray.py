@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from posweep.errors import PreflightError
 from posweep.executors.base import Event, Listener, Work, gpu_problem, gpus_here
 from posweep.settings import ExecutorSettings
 
@@ -60,15 +61,28 @@ class RayExecutor:
             TUNE_DISABLE_SIGINT_HANDLER="1", TUNE_MAX_PENDING_TRIALS_PG="8", RAY_AIR_NEW_OUTPUT="0",
             RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
         )  # fmt: skip
-        logging.getLogger("ray").setLevel(logging.ERROR)
+        for name in ("ray", "ray.tune", "ray.air"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is in the ledger, with its log
         here: dict[str, Any] = {"include_dashboard": False} if self.settings.address is None else {}
         before = signal.getsignal(signal.SIGTERM)
         ray.init(
-            address=self.settings.address or "local", log_to_driver=False, logging_level=logging.ERROR,
+            address=self.settings.address or "local", log_to_driver=False, logging_level=logging.CRITICAL,
             configure_logging=True, **here,
         )  # fmt: skip
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own handler would print a stack and abort
+        if not any(self._fits(node) for node in ray.nodes()):
+            ray.shutdown()
+            asked = self.settings.trial_resources
+            raise PreflightError(
+                f"executor.trial_resources: each trial asks for {asked.cpu:g} cores and {asked.gpu:g} GPU and no node has "
+                "them; trials would wait for ever. Ask for less, or set executor.address=<a cluster with more>."
+            )
+
+    def _fits(self, node: dict[str, Any]) -> bool:
+        """Whether a node could ever run a trial."""
+        has, asked = node["Resources"], self.settings.trial_resources
+        return bool(node["Alive"] and has.get("CPU", 0) >= asked.cpu and has.get("GPU", 0) >= asked.gpu)
 
     def _fit(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         from ray import tune

@@ -57,7 +57,7 @@ class MlflowTracker:
         folder = self._database().parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             return [f"tracking.uri: {folder} is no folder that can be written; name another file in tracking.uri."]
-        return []
+        return _unreadable(self._database())
 
     def open(self, name: str, plan: Sequence[TrialSpec]) -> None:
         """Make the store, the experiment and the parent run where they are missing."""
@@ -139,6 +139,8 @@ class MlflowTracker:
             return None
         lines = self._artifact(self._parent, PLAN).splitlines()
         plan = tuple(TrialSpec.from_json(json.loads(line)) for line in lines)
+        if HEADER not in {file.path for file in self.client.list_artifacts(self._parent)}:
+            return None  # it has only just begun
         header = SweepHeader.from_json(json.loads(self._artifact(self._parent, HEADER)))
         wanted = {spec.key: spec.score_key for spec in plan}
         runs = {run.data.tags["key"]: run for run in self._children() if _complete(run)}
@@ -191,7 +193,9 @@ class MlflowTracker:
     def _child(self, spec: TrialSpec) -> str:
         """The run of a key: the one that is there, or a new one under the parent."""
         for run in self._children(f"tags.key = '{spec.key}'"):
-            return str(run.info.run_id)
+            if run.data.tags.get("score_key", spec.score_key) == spec.score_key:
+                return str(run.info.run_id)
+            self.client.delete_run(run.info.run_id)  # other judges: its metrics must not stay among the new ones
         short = ", ".join(f"{name}={value:g}" for name, value in spec.point.items() if isinstance(value, int | float))
         tags = {
             "mlflow.parentRunId": self._parent, "kind": "trial", "sweep": self._name, "method": spec.method,
@@ -225,6 +229,17 @@ def serve(uri: str, port: int) -> None:
     hosts = f"127.0.0.1:{port},localhost:{port},127.0.0.1,localhost"
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     subprocess.run([*command, "--port", str(port), "--allowed-hosts", hosts], check=False)
+
+
+def _unreadable(database: Path) -> list[str]:
+    """A file that is there must be a database."""
+    try:
+        if database.exists():
+            with sqlite3.connect(database) as store:
+                store.execute("PRAGMA schema_version")
+        return []
+    except sqlite3.Error as error:
+        return [f"tracking.uri: {database} cannot be read ({error}); name another file in tracking.uri."]
 
 
 def _unreachable(host: str, port: int, uri: str) -> list[str]:
