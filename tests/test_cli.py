@@ -304,7 +304,7 @@ def test_every_command_of_the_readme_composes(command):
     _, *words = shlex.split(command, comments=True)
     verb = words.pop(0) if words and "=" not in words[0] and not words[0].startswith("-") else "launch"
     assert verb in cli.VERBS
-    overrides = [word for word in words if not word.startswith(("key=", "port=", "-", "job", "searchpath"))]
+    overrides = [word for word in words if not word.startswith(("key=", "keys=", "port=", "-", "job", "searchpath"))]
     if any(word.startswith("sweep=") for word in overrides):
         assert configure(overrides).sweep.name
     else:

@@ -259,3 +259,9 @@ def test_a_broken_sweep_of_one_s_own_becomes_one_line(folder, content, pattern):
     (found,) = problems("sweep=broken")
     assert re.match(pattern, found), found
     assert "\n" not in found
+
+
+def test_a_relative_data_path_means_the_folder_of_the_command(tmp_path, monkeypatch):
+    """Workers stand in other folders."""
+    monkeypatch.chdir(tmp_path)
+    assert configure(["sweep=alpaca_small", "data.path=prefs"]).data.path == str(tmp_path / "prefs")

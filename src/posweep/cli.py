@@ -56,6 +56,7 @@ def launch(overrides: list[str]) -> None:
     """posweep sweep=NAME: run what is not finished and write the report."""
     from posweep import launch as stage
     from posweep.config import configure, dump
+    from posweep.folder import folder_of
 
     configuration = configure(overrides)
     failed: PosweepError | None = None
@@ -65,7 +66,7 @@ def launch(overrides: list[str]) -> None:
         if error.exit_code != 3:
             raise
         failed = error
-    _summary(stage.folder_of(configuration) / "report")
+    _summary(folder_of(configuration) / "report")
     if failed:
         raise failed
 
@@ -103,9 +104,9 @@ def trial(overrides: list[str]) -> None:
 def report(overrides: list[str]) -> None:
     """posweep report sweep=NAME: figures, tables and the page from what is recorded."""
     from posweep.config import configure
-    from posweep.launch import report as write
+    from posweep.publish import publish
 
-    _summary(write(configure(overrides)).parent)
+    _summary(publish(configure(overrides)).parent)
 
 
 def ui(overrides: list[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from posweep.folder import folder_of, running_keys
 from posweep.ledger import Ledger
 from posweep.objectives import OBJECTIVES, hyperparameters
 from posweep.plan import Plan, detectable_difference, make_plan
@@ -19,8 +20,6 @@ from posweep.settings import Configuration
 
 def print_plan(configuration: Configuration) -> None:
     """Trials per block with what is finished, the smallest difference the prompts can show, and the time, if known."""
-    from posweep.launch import folder_of
-
     plan, console = make_plan(configuration), _console()
     finished = Ledger(folder_of(configuration)).finished(plan)
     blocks = _by_block(plan)
@@ -68,8 +67,6 @@ def _remarks(configuration: Configuration, plan: Plan) -> list[str]:
 
 def print_keys(configuration: Configuration) -> None:
     """One line a trial: its key, its method and point, its seed, and what has become of it."""
-    from posweep.launch import folder_of, running_keys
-
     plan, ledger, console = make_plan(configuration), Ledger(folder_of(configuration)), _console()
     finished, failures, running = ledger.finished(plan), ledger.failures(plan), running_keys(folder_of(configuration))
     table = _table("key", "method", "point", "seed", "status", configuration.sweep.primary_metric, numbers=1)
@@ -83,8 +80,6 @@ def print_keys(configuration: Configuration) -> None:
 
 def print_status(configuration: Configuration) -> None:
     """Finished, running, failed, diverged and left per method; failures with their first line and their log."""
-    from posweep.launch import folder_of, running_keys
-
     folder = folder_of(configuration)
     plan, ledger, console = make_plan(configuration), Ledger(folder), _console()
     finished, failures = ledger.finished(plan), ledger.failures(plan)
@@ -102,7 +97,7 @@ def print_status(configuration: Configuration) -> None:
 
 def print_trial(configuration: Configuration, key: str) -> None:
     """Run one trial in this process, without recording it, and print its measures."""
-    from posweep.launch import check_device, folder_of, run_alone
+    from posweep.launch import check_device, run_alone
 
     check_device(configuration)
     spec, console = make_plan(configuration).of(key), _console()

@@ -1,0 +1,65 @@
+"""Where a sweep keeps everything it writes, and who may write there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from posweep.errors import PreflightError
+from posweep.records import SweepHeader
+from posweep.settings import Configuration
+
+RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl", "config.yaml", ".lock"
+
+
+def folder_of(configuration: Configuration) -> Path:
+    """Where a sweep keeps everything it writes."""
+    return Path(configuration.output_dir).absolute() / configuration.sweep.name
+
+
+def running_keys(folder: Path) -> set[str]:
+    """The trials that run now; none where a driver died and left its note behind, for then its lock is free."""
+    try:
+        noted = set(json.loads((folder / RUNNING).read_text()))
+        with FileLock(folder / LOCK, timeout=0):
+            return set()
+    except Timeout:
+        return noted
+    except (OSError, ValueError):
+        return set()
+
+
+def folder_problems(folder: Path) -> list[str]:
+    """The output folder, or the nearest one above it that exists, must take files."""
+    there = next(above for above in (folder, *folder.parents) if above.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return []
+    return [f"output_dir: {there} is no folder that can be written; set output_dir to one."]
+
+
+@contextmanager
+def only_driver(folder: Path, name: str) -> Iterator[None]:
+    """One driver per sweep; the system releases the lock of one that died."""
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise PreflightError(
+            f"sweep.name: another posweep is running sweep {name} in {folder}; wait for it, or give this one another name."
+        ) from None
+    finally:
+        if not existed and not any(folder.glob("[!.]*")):
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def read_header(folder: Path) -> SweepHeader:
+    """What belongs to the sweep as a whole, as the last launch wrote it."""
+    return SweepHeader.from_json(json.loads((folder / HEADER).read_text()))

@@ -1,0 +1,70 @@
+"""From what is recorded to the page: the tracker's record of a sweep, or the ledger's where no tracker answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from posweep.errors import ConfigError, PreflightError
+from posweep.folder import HEADER, PLAN, folder_of, read_header
+from posweep.ledger import Ledger
+from posweep.plan import Plan, fingerprint
+from posweep.records import SweepRecord, TrialResult
+from posweep.settings import Configuration
+from posweep.trackers import Tracker, open_tracker
+
+
+def publish(configuration: Configuration) -> Path:
+    """Figures, tables and report.html from what the tracker holds; ConfigError where that is nothing."""
+    tracker = open_tracker(configuration.tracking)
+    if problems := tracker.preflight():
+        raise PreflightError(problems)
+    record = tracker.read(configuration.sweep.name)
+    if record is None and configuration.tracking.kind == "none":
+        record = _record_of_ledger(configuration)
+    if record is None:
+        raise ConfigError(
+            f"sweep={configuration.sweep.name}: nothing is recorded at {configuration.tracking.uri or 'the ledger'}; "
+            f"run posweep sweep={configuration.sweep.name} first, or set tracking.uri to where it was recorded."
+        )
+    return _write(configuration, record, tracker)
+
+
+def refresh(configuration: Configuration, finished: Mapping[str, TrialResult], tracker: Tracker | None) -> None:
+    """Write the report where there is none, or one of other trials, judges or another metric; without a tracker, from
+    the ledger."""
+    folder = folder_of(configuration)
+    keys = {key: result.score_key for key, result in finished.items()}
+    made_from = fingerprint([(folder / PLAN).read_text(), configuration.sweep.primary_metric, keys])
+    stamp = folder / "report" / ".made_from"
+    if stamp.is_file() and stamp.read_text() == made_from:
+        return
+    record = tracker.read(configuration.sweep.name) if tracker else None
+    record = record or _record_of_ledger(configuration)
+    if record:
+        _write(configuration, record, tracker)
+        if tracker:
+            stamp.write_text(made_from)
+
+
+def _write(configuration: Configuration, record: SweepRecord, tracker: Tracker | None) -> Path:
+    from posweep.report import write_report
+
+    page = write_report(record, folder_of(configuration) / "report")
+    if tracker:
+        tracker.attach(page.parent)
+    return page
+
+
+def _record_of_ledger(configuration: Configuration) -> SweepRecord | None:
+    """What a report needs, from the output folder: where there is no tracker, or none that answers."""
+    folder = folder_of(configuration)
+    if not (folder / HEADER).is_file():
+        return None
+    plan, ledger = Plan.from_jsonl(configuration.sweep.name, (folder / PLAN).read_text()), Ledger(folder)
+    outcomes = {key: ledger.outcome(key) for key in ledger.finished(plan)}
+    return SweepRecord(
+        **vars(read_header(folder)), plan=plan.trials,
+        results={key: outcome.result for key, outcome in outcomes.items() if outcome},
+        responses={key: outcome.responses for key, outcome in outcomes.items() if outcome},
+    )  # fmt: skip
