@@ -52,6 +52,7 @@ def checked(composed: Mapping[str, Any], source: str, problems: list[str]) -> Co
         problems.append(f"output_dir: must be text that is not empty, got {output_dir!r}.")
     known = {"sweep", "method", "judge", "data", "output_dir", *SECTIONS}
     problems += [f"{name}: no such setting; there are {', '.join(sorted(known))}." for name in set(composed) - known]
+    problems += _identity_problems(sweep)
     if not problems:
         problems += _sweep_problems(sweep, methods, judges, data, sections["evaluation"])
         problems += _model_problems(sections["model"])
@@ -89,6 +90,18 @@ def _methods(composed: Mapping[str, Any], problems: list[str]) -> dict[str, Meth
     return methods
 
 
+def _identity_problems(sweep: SweepSettings) -> list[str]:
+    """A sweep's name is a folder and an experiment; its seeds tell trials apart."""
+    place, problems = sweep.source, []
+    if not NAME.fullmatch(sweep.name):
+        problems.append(f"{place} → sweep.name: must be letters, digits, '.', '_' and '-', got {sweep.name!r}.")
+    if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
+        problems.append(
+            f"{place} → sweep.seeds: must be different whole numbers ≥ 0, at least one, got {list(sweep.seeds)}."
+        )
+    return problems
+
+
 def _sweep_problems(
     sweep: SweepSettings,
     methods: Mapping[str, Any],
@@ -98,12 +111,6 @@ def _sweep_problems(
 ) -> list[str]:
     """What only the whole can show: names that must fit one another."""
     place, problems = sweep.source, []
-    if not NAME.fullmatch(sweep.name):
-        problems.append(f"{place} → sweep.name: must be letters, digits, '.', '_' and '-', got {sweep.name!r}.")
-    if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
-        problems.append(
-            f"{place} → sweep.seeds: must be different whole numbers ≥ 0, at least one, got {list(sweep.seeds)}."
-        )
     if not methods:
         problems.append(f"method: none selected; add method=[…] with some of {', '.join(OBJECTIVES)}.")
     if not judges:
