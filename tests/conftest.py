@@ -1,7 +1,9 @@
 """What several rooms' tests share. Heavy imports stay inside the fixtures: tests without torch start at once."""
 
+import json
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +69,13 @@ def within():
             signal.signal(signal.SIGALRM, before)
 
     return limit
+
+
+@pytest.fixture
+def pairs(tmp_path_factory) -> Path:
+    """A folder with the three files of data=local, outside the working folder."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for name in ("train", "iid", "ood"):
+        rows = [{"prompt": f"{name} {i}", "chosen": "good", "rejected": "bad"} for i in range(8)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder

@@ -1,6 +1,5 @@
 """A user's mistake is a sentence and exit code 2, and leaves nothing behind; looking imports nothing heavy."""
 
-import json
 import os
 import re
 import shlex
@@ -39,16 +38,6 @@ def posweep(tmp_path, monkeypatch, capsys):
         return Ran(end.value.code, *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture
-def pairs(tmp_path_factory) -> Path:
-    """Files for data=local, outside the working folder."""
-    folder = tmp_path_factory.mktemp("pairs")
-    for name in ("train", "iid", "ood"):
-        rows = [{"prompt": f"{name} {i}", "chosen": "good", "rejected": "bad"} for i in range(8)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
 
 
 def key_of_a_trial() -> str:

@@ -1,7 +1,6 @@
 """Every file composes, says what its dataclass says, and every mistake becomes a sentence."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
@@ -37,16 +36,6 @@ def problems(*overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as error:
         configure(overrides)
     return list(error.value.problems)
-
-
-@pytest.fixture
-def pairs(tmp_path_factory) -> Path:
-    """A folder with the three files of data=local."""
-    folder = tmp_path_factory.mktemp("pairs")
-    for name in ("train", "iid", "ood"):
-        rows = [{"prompt": f"{name} {i}", "chosen": "good", "rejected": "bad"} for i in range(8)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
 
 
 @pytest.fixture

@@ -36,10 +36,6 @@ class ShapeError(PosweepError, ValueError):
     """Tensors whose shapes do not fit an objective; names both shapes."""
 
 
-class ArtifactError(PosweepError, OSError):
-    """A shared artifact that is incomplete or does not match its manifest."""
-
-
 class TrialsFailed(PosweepError):
     """Trials failed although the configuration was right."""
 

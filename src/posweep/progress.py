@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -123,6 +123,3 @@ class Progress:
         )
         waiting = ended == self.before and not counts["running"]
         return Group(Text(f"{self.phase} · starting workers …" if waiting else self.phase), table, foot)
-
-
-Say = Callable[[str], None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,8 +13,6 @@ from torch import Tensor
 from posweep.policy.load import Policy, encode_prompts, encode_responses
 from posweep.policy.score import score_all
 from posweep.records import PreferencePair
-
-Side = Literal["chosen", "rejected"]
 
 
 @dataclass(frozen=True)
