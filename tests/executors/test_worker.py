@@ -93,10 +93,11 @@ def test_other_judges_do_not_run_the_trial_again(work, plan, monkeypatch):
     assert set(worker.ledger.finished([other])) == {other.key}
 
 
-def test_other_sampling_does(work, plan, trials):
+def test_other_sampling_runs_the_trial_again(work, plan, trials):
     Worker(work).run(plan[0].key)
     other = dataclasses.replace(plan[0], response_key="other", score_key="other")
-    assert Worker(dataclasses.replace(work, specs={other.key: other})).run(other.key) == "finished"
+    trials[plan[0].key] = "diverged"  # what a second training would come to
+    assert Worker(dataclasses.replace(work, specs={other.key: other})).run(other.key) == "diverged"
 
 
 def test_diverged_trials_are_not_trained_again_for_other_judges(work, plan, trials, monkeypatch):
