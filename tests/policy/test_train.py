@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from posweep.errors import Diverged
-from posweep.policy.train import Losses, batches, optimise, reset, steps_of
+from posweep.policy.train import Batch, Losses, PerItem, batches, optimise, reset, steps_of
 from posweep.settings import TrainSettings
 
 LENGTHS = np.random.default_rng(0).integers(5, 60, size=103)

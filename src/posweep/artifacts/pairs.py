@@ -1,4 +1,4 @@
-"""Preference pairs as tokens, and the reference's log-probs of each: the sums and lengths that serve every method."""
+"""Preference pairs as tokens."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from posweep.policy.load import Policy, encode_prompts, encode_responses
-from posweep.policy.score import score_all
 from posweep.records import PreferencePair
 
 
@@ -30,14 +27,6 @@ class TokenPairs:
         """Tokens a pair costs in a batch: twice the prompt, and both responses."""
         rows = zip(self.prompts, self.chosen, self.rejected, strict=True)
         return np.array([2 * len(p) + len(c) + len(r) for p, c, r in rows])
-
-
-@dataclass(frozen=True)
-class ReferenceLogps:
-    """log π_ref(y|x) of both responses of each pair: summed over response tokens, nats, (pairs,)."""
-
-    chosen: Tensor
-    rejected: Tensor
 
 
 def encode_pairs(policy: Policy, pairs: Sequence[PreferencePair], prompt_limit: int, response_limit: int) -> TokenPairs:
@@ -67,21 +56,3 @@ def load_pairs(file: Path) -> TokenPairs:
             for name in ("prompts", "chosen", "rejected")
         }
     return TokenPairs(**columns)
-
-
-def reference_logps(policy: Policy, pairs: TokenPairs) -> ReferenceLogps:
-    """Score both sides of every pair once."""
-    return ReferenceLogps(
-        score_all(policy, pairs.prompts, pairs.chosen), score_all(policy, pairs.prompts, pairs.rejected)
-    )
-
-
-def save_reference(logps: ReferenceLogps, file: Path) -> None:
-    """Write both columns."""
-    np.savez(file, chosen=logps.chosen.numpy(), rejected=logps.rejected.numpy())
-
-
-def load_reference(file: Path, device: torch.device) -> ReferenceLogps:
-    """Read what `save_reference` wrote."""
-    with np.load(file, allow_pickle=False) as arrays:
-        return ReferenceLogps(*(torch.from_numpy(arrays[side]).to(device) for side in ("chosen", "rejected")))

@@ -10,7 +10,7 @@ import numpy as np
 from posweep.data import Preferences
 from posweep.policy.load import Policy, encode_prompts, encode_responses, make_tokenizer, new_policy, save_policy
 from posweep.policy.score import collate, sequence_logps
-from posweep.policy.train import Losses, batches, optimise
+from posweep.policy.train import Losses, PerItem, batches, optimise
 from posweep.settings import Configuration, TrainSettings
 
 
@@ -33,7 +33,8 @@ def make_sft(configuration: Configuration, data: Preferences, folder: Path, devi
     sft = settings.sft
     lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
     loop = TrainSettings(learning_rate=sft.learning_rate, warmup_ratio=sft.warmup_ratio, schedule="cosine")
-    optimise(policy.model, batches(lengths, min(sft.batch_size, len(lengths)), sft.steps, seed=sft.seed), loss, loop)
+    plan = batches(lengths, min(sft.batch_size, len(lengths)), sft.steps, seed=sft.seed)
+    optimise(policy.model, plan, PerItem(loss), loop)
     save_policy(policy, folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,22 @@ from posweep.artifacts.baselines import (
     save_scores,
     score_baselines,
 )
-from posweep.artifacts.pairs import (
+from posweep.artifacts.pairs import TokenPairs, encode_pairs, load_pairs, save_pairs
+from posweep.artifacts.reference import (
     ReferenceLogps,
-    TokenPairs,
-    encode_pairs,
-    load_pairs,
+    load_mismatched,
     load_reference,
-    reference_logps,
-    save_pairs,
+    load_token_logps,
+    save_mismatched,
     save_reference,
+    save_token_logps,
 )
 from posweep.artifacts.sft import make_sft
 from posweep.artifacts.store import Store
 from posweep.data import Preferences
 from posweep.fields import plain
 from posweep.judges import Judge, limits, open_judge
+from posweep.objectives import OBJECTIVES, Need, needs
 from posweep.plan import shared_fingerprints
 from posweep.policy.load import Policy, load_policy
 from posweep.policy.reproducible import threads
@@ -92,6 +93,11 @@ class _Preparation:
         self.fingerprints = shared_fingerprints(configuration)
 
     @cached_property
+    def needs(self) -> set[Need]:
+        """What the sweep's methods need beyond sums and lengths."""
+        return {need for method in self.configuration.methods for need in needs(OBJECTIVES[method])}
+
+    @cached_property
     def data(self) -> Preferences:
         """Read or generated only when something has to be made from it."""
         return data.load(self.configuration.data)
@@ -125,8 +131,8 @@ class _Preparation:
             policy=policy,
             reference=self.sft,
             weights={name: value.clone() for name, value in policy.model.state_dict().items()},
-            pairs=load_pairs(folder / "pairs.npz"),
-            pair_logps=load_reference(folder / "reference.npz", policy.device),
+            pairs=(pairs := load_pairs(folder / "pairs.npz")),
+            pair_logps=self._reference(folder, self.base, pairs),
             evaluation=tuple(self._evaluation_set(name, opened) for name in self._set_names()),
             judges=opened,
             facts=_judge_facts(judges),
@@ -142,7 +148,21 @@ class _Preparation:
         settings = self.configuration.data
         tokens = encode_pairs(self.sft, pairs, settings.max_prompt_tokens, settings.max_response_tokens)
         save_pairs(tokens, folder / "pairs.npz")
-        save_reference(reference_logps(self.sft, tokens), folder / "reference.npz")
+        save_reference(self.sft, tokens, folder / "reference.npz")
+
+    def _reference(self, folder: Path, content: Mapping[str, Any], pairs: TokenPairs) -> ReferenceLogps:
+        """What the reference makes of some pairs; the extras only where a method of the sweep asks for them."""
+        sums, device = load_reference(folder / "reference.npz", self.sft.device), self.sft.device
+        mismatched = by_token = None
+        if "mismatched" in self.needs:
+            write = partial(save_mismatched, self.sft, pairs)
+            made = self.store.get("mismatched", content, lambda f: write(f / "mismatched.npz"))
+            mismatched = load_mismatched(made / "mismatched.npz", pairs, device)
+        if self.needs & {"sampled", "shared"}:
+            score = partial(save_token_logps, self.sft, pairs)
+            made = self.store.get("token_logps", content, lambda f: score(f / "token_logps.npz"))
+            by_token = load_token_logps(made / "token_logps.npz")
+        return ReferenceLogps(sums.chosen, sums.rejected, mismatched, by_token)
 
     def _judge(self, name: str) -> Path | None:
         """The folder of a judge that has to be trained; None for one that is a rule."""
@@ -173,8 +193,8 @@ class _Preparation:
             return load_scores(made / "scores.npz")
 
         return EvaluationSet(
-            name, prompts, pairs, load_reference(folder / "reference.npz", self.sft.device), drawn["sft"],
-            drawn["fresh"], chosen, {judge: scored(judge) for judge in judges},
+            name, prompts, pairs, self._reference(folder, content, pairs), drawn["sft"], drawn["fresh"], chosen,
+            {judge: scored(judge) for judge in judges},
         )  # fmt: skip
 
     def _make_baselines(self, name: str, folder: Path) -> None:

@@ -20,7 +20,7 @@ from posweep.policy.load import (
     new_reward_model,
     save_policy,
 )
-from posweep.policy.train import Losses, batches, optimise, steps_of
+from posweep.policy.train import Losses, PerItem, batches, optimise, steps_of
 from posweep.records import PreferencePair
 from posweep.settings import BradleyTerrySettings, TrainSettings
 
@@ -80,7 +80,8 @@ def train_judge(
     batch_size = min(settings.batch_size, len(training))
     steps = steps_of(len(training), batch_size, settings.epochs)
     loop = TrainSettings(learning_rate=settings.learning_rate)
-    optimise(judge.policy.model, batches(lengths, batch_size, steps, seed=settings.seed), loss, loop)
+    plan = batches(lengths, batch_size, steps, seed=settings.seed)
+    optimise(judge.policy.model, plan, PerItem(loss), loop)
     save_policy(judge.policy, folder)
     (folder / FACTS).write_text(json.dumps(_facts(judge, training, held_out), indent=1))
 

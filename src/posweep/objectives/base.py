@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from posweep.errors import ShapeError
 from posweep.fields import About, about, number
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Need = Literal["mismatched", "sampled", "shared", "collisions"]
+"""What an objective may need beyond sums and lengths; `PreferenceLogps` says what each brings."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,17 @@ class PreferenceLogps:
         rejected_lengths: |y_l|, likewise.
         reference_chosen_logps: log π_ref(y_w|x) in nats; absent for reference-free objectives.
         reference_rejected_logps: log π_ref(y_l|x), likewise.
+        policy_mismatched_logps: log π(y'|x) of a response y' to another prompt, fixed once for the data set; nats, no
+            gradient. Present where an objective needs `mismatched`, as the next.
+        reference_mismatched_logps: log π_ref(y'|x), likewise.
+        policy_chosen_common_logps: log π(y_w|x) summed over only min(|y_w|, |y_l|) of its tokens: a random draw where
+            an objective needs `sampled`, the first ones where it needs `shared`; nats; carries gradient.
+        policy_rejected_common_logps: the same of y_l.
+        reference_chosen_common_logps: the same tokens of y_w under the reference; nats.
+        reference_rejected_common_logps: the same tokens of y_l under the reference; nats.
+        policy_chosen_collision_logps: Σ_t log Σ_v π(v|x, y_w<t)², the log-probability that two draws of the policy agree
+            at every position; nats, no gradient. Present where an objective needs `collisions`.
+        policy_rejected_collision_logps: the same along y_l.
 
     Raises:
         ShapeError: a field is not of shape (pairs,), or not of the same length as the first.
@@ -34,6 +48,14 @@ class PreferenceLogps:
     rejected_lengths: Tensor
     reference_chosen_logps: Tensor | None = None
     reference_rejected_logps: Tensor | None = None
+    policy_mismatched_logps: Tensor | None = None
+    reference_mismatched_logps: Tensor | None = None
+    policy_chosen_common_logps: Tensor | None = None
+    policy_rejected_common_logps: Tensor | None = None
+    reference_chosen_common_logps: Tensor | None = None
+    reference_rejected_common_logps: Tensor | None = None
+    policy_chosen_collision_logps: Tensor | None = None
+    policy_rejected_collision_logps: Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = tuple(self.policy_chosen_logps.shape)
@@ -47,20 +69,31 @@ class PreferenceLogps:
                     "every field must have shape (pairs,)."
                 )
 
-    def chosen_gain(self) -> Tensor:
-        """ρ_w = log π(y_w|x) − log π_ref(y_w|x), nats, shape (pairs,)."""
-        return self.policy_chosen_logps - self._reference("reference_chosen_logps")
-
-    def rejected_gain(self) -> Tensor:
-        """ρ_l = log π(y_l|x) − log π_ref(y_l|x), nats, shape (pairs,)."""
-        return self.policy_rejected_logps - self._reference("reference_rejected_logps")
-
-    def _reference(self, name: str) -> Tensor:
+    def given(self, name: str) -> Tensor:
+        """A field that this objective cannot do without; ShapeError where it is absent."""
         value: Tensor | None = getattr(self, name)
         if value is None:
             shape = tuple(self.policy_chosen_logps.shape)
-            raise ShapeError(f"{name} is missing: this objective needs reference log-probs of shape {shape}.")
+            raise ShapeError(
+                f"{name} is missing: this objective needs it in shape {shape}, the shape of policy_chosen_logps."
+            )
         return value
+
+    def chosen_gain(self) -> Tensor:
+        """ρ_w = log π(y_w|x) − log π_ref(y_w|x), nats, shape (pairs,)."""
+        return self.policy_chosen_logps - self.given("reference_chosen_logps")
+
+    def rejected_gain(self) -> Tensor:
+        """ρ_l = log π(y_l|x) − log π_ref(y_l|x), nats, shape (pairs,)."""
+        return self.policy_rejected_logps - self.given("reference_rejected_logps")
+
+    def chosen_average(self) -> Tensor:
+        """log p̄_w = log π(y_w|x)/|y_w|, nats per token, shape (pairs,); −log p̄_w is the NLL per token."""
+        return self.policy_chosen_logps / self.chosen_lengths
+
+    def rejected_average(self) -> Tensor:
+        """log p̄_l = log π(y_l|x)/|y_l|, nats per token, shape (pairs,)."""
+        return self.policy_rejected_logps / self.rejected_lengths
 
 
 @dataclass(frozen=True)
@@ -76,7 +109,8 @@ class Objective(Protocol):
     """A frozen dataclass whose fields are hyperparameters and whose call is the formula.
 
     Class facts: `title` as plots write it; `version` of the formula (it enters the trial's key); `reference_free`;
-    `separable`, whether the loss of a batch is the mean of the losses of its parts.
+    `separable`, whether the loss of a batch is the mean of the losses of its parts; and, in the few that want more
+    than sums and lengths, `needs`.
     """
 
     title: ClassVar[str]
@@ -87,6 +121,12 @@ class Objective(Protocol):
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The loss and rewards of each pair."""
         ...
+
+
+def needs(objective: Objective | type[Objective]) -> tuple[Need, ...]:
+    """What an objective needs beyond sums and lengths; most need nothing."""
+    found: tuple[Need, ...] = getattr(objective, "needs", ())
+    return found
 
 
 def hyperparameter(default: Any, **declaration: Any) -> Any:

@@ -55,11 +55,38 @@ def response_logits(policy: Policy, batch: TokenBatch) -> Tensor:
     return policy.model.lm_head(wanted).float()  # type: ignore[no-any-return]
 
 
+def token_logps(logits: Tensor, batch: TokenBatch) -> Tensor:
+    """log π(y_t|x, y<t) of each response token under its logits; nats, (tokens,)."""
+    return -torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+
+
+def collision_logps(logits: Tensor) -> Tensor:
+    """log Σ_v π(v)² at each position, the log-probability that two draws agree; nats, no gradient, (tokens,)."""
+    return (2 * logits.detach().log_softmax(-1)).logsumexp(-1)
+
+
+def sum_by_sequence(values: Tensor, batch: TokenBatch) -> Tensor:
+    """Values of response tokens, (tokens,), summed over each sequence, (sequences,)."""
+    return torch.zeros(len(batch.lengths), device=values.device).index_add(0, batch.owner, values)
+
+
 def sequence_logps(policy: Policy, batch: TokenBatch) -> Tensor:
     """log π(y|x) of each sequence: summed over its response tokens, nats, (sequences,)."""
-    logits = response_logits(policy, batch)
-    token_logps = -torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
-    return _sum_by_owner(token_logps, batch)
+    return sum_by_sequence(token_logps(response_logits(policy, batch), batch), batch)
+
+
+def score_tokens(
+    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], batch_size: int = 128
+) -> Tensor:
+    """log π(y_t|x, y<t) of every response token of any number of sequences, in their order; nats, on the CPU."""
+    parts: list[Tensor] = [torch.empty(0)] * len(prompts)
+    for rows in similar_length(_lengths(prompts, responses), batch_size):
+        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
+        with torch.inference_mode():
+            scores = token_logps(response_logits(policy, batch), batch).cpu()
+        for row, part in zip(rows, scores.split(batch.lengths.tolist()), strict=True):
+            parts[row] = part
+    return torch.cat(parts)
 
 
 def score_all(
@@ -67,7 +94,7 @@ def score_all(
 ) -> Tensor:
     """log π(y|x) of any number of sequences, in batches of similar length; nats, (sequences,), on the CPU."""
     scores = torch.empty(len(prompts))
-    for rows in _similar_length(prompts, responses, batch_size):
+    for rows in similar_length(_lengths(prompts, responses), batch_size):
         batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
         with torch.inference_mode():
             scores[rows] = sequence_logps(policy, batch).cpu()
@@ -83,10 +110,10 @@ def kl_all(
 ) -> Tensor:
     """Σ_t KL(π(·|x,y<t) ‖ π_ref(·|x,y<t)) along each response, exact over the vocabulary; nats, (sequences,)."""
     sums = torch.empty(len(prompts))
-    for rows in _similar_length(prompts, responses, batch_size):
+    for rows in similar_length(_lengths(prompts, responses), batch_size):
         batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
         with torch.inference_mode():
-            sums[rows] = _sum_by_owner(_token_kl(policy, reference, batch), batch).cpu()
+            sums[rows] = sum_by_sequence(_token_kl(policy, reference, batch), batch).cpu()
     return sums
 
 
@@ -96,13 +123,11 @@ def _token_kl(policy: Policy, reference: Policy, batch: TokenBatch) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
-def _sum_by_owner(values: Tensor, batch: TokenBatch) -> Tensor:
-    return torch.zeros(len(batch.lengths), device=values.device).index_add(0, batch.owner, values)
+def _lengths(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[int]:
+    return [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
-def _similar_length(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], batch_size: int
-) -> list[list[int]]:
-    """Indices in batches of similar total length, so that little padding is computed."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i]))
+def similar_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of similar length, so that little padding is computed."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,21 +19,78 @@ CHECK_EVERY = 16
 """Steps between looks at whether the numbers are still finite: each look waits for the device."""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The items of a step, or some of them, and the epoch they are seen in."""
+
+    items: np.ndarray
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """The items in order, `size` at a time."""
+        return (Batch(self.items[start : start + size], self.epoch) for start in range(0, len(self), size))
+
+
 class Losses(NamedTuple):
-    """Losses of the items of a (micro-)batch, (items,), and what else to chart: one value per item, detached."""
+    """Losses of the items of a batch, (items,), and what else to chart: one value per item, detached."""
 
     losses: Tensor
     charts: Mapping[str, Tensor]
 
 
-def batches(lengths: np.ndarray, batch_size: int, steps: int, *, window: int = 16, seed: int = 0) -> list[np.ndarray]:
+Columns = Mapping[str, Tensor]
+"""What the model makes of each item of a batch: named values, each (items,)."""
+
+
+class Loss(Protocol):
+    """What the loop minimises: the model's values of each item, and what a batch of such values costs.
+
+    `separable`: whether the loss of a batch is the mean of the losses of its parts.
+    """
+
+    @property
+    def separable(self) -> bool:
+        """Whether `losses` looks at one item at a time."""
+        ...
+
+    def forward(self, batch: Batch) -> Columns:
+        """Run the model; columns that carry gradient and columns that do not."""
+        ...
+
+    def losses(self, batch: Batch, columns: Columns) -> Losses:
+        """The loss of each item, given what the model made of all of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class PerItem:
+    """A loss that is a function of one item at a time, such as a negative log-likelihood."""
+
+    function: Callable[[np.ndarray], Losses]
+    separable: ClassVar[bool] = True
+
+    def forward(self, batch: Batch) -> Columns:
+        """The losses are all there is."""
+        losses, charts = self.function(batch.items)
+        return {"losses": losses, **charts}
+
+    def losses(self, batch: Batch, columns: Columns) -> Losses:
+        """As they came."""
+        charts = dict(columns)
+        return Losses(charts.pop("losses"), charts)
+
+
+def batches(lengths: np.ndarray, batch_size: int, steps: int, *, window: int = 16, seed: int = 0) -> list[Batch]:
     """Which items each step sees: shuffled per epoch, sorted by length inside windows, windows' batches shuffled.
 
     Fixed by the lengths and the seed alone. Items left over at the end of an epoch wait for the next.
     """
     if batch_size > len(lengths):
         raise ConfigError(f"batch_size: a step takes {batch_size} items and there are {len(lengths)}.")
-    plan: list[np.ndarray] = []
+    plan: list[Batch] = []
     epoch = 0
     while len(plan) < steps:
         rng = stream("order", seed, epoch)
@@ -41,7 +99,7 @@ def batches(lengths: np.ndarray, batch_size: int, steps: int, *, window: int = 1
             rows = order[start : start + batch_size * window]
             rows = rows[: len(rows) // batch_size * batch_size]
             rows = rows[np.argsort(lengths[rows], kind="stable")].reshape(-1, batch_size)
-            plan += list(rows[rng.permutation(len(rows))])
+            plan += [Batch(row, epoch) for row in rows[rng.permutation(len(rows))]]
         epoch += 1
     return plan[:steps]
 
@@ -53,8 +111,8 @@ def steps_of(items: int, batch_size: int, epochs: float) -> int:
 
 def optimise(
     model: torch.nn.Module,
-    plan: Sequence[np.ndarray],
-    loss: Callable[[np.ndarray], Losses],
+    plan: Sequence[Batch],
+    loss: Loss,
     settings: TrainSettings,
     at: Mapping[int, Callable[[], None]] | None = None,
 ) -> dict[str, list[list[float]]]:
@@ -62,7 +120,7 @@ def optimise(
 
     Args:
         plan: the items of each step; a step's gradient is that of the mean loss over its items, whatever the micro-batch.
-        loss: the losses of some items under the current weights.
+        loss: what some items cost under the current weights.
         at: what to do after a given number of steps.
 
     Raises:
@@ -80,8 +138,8 @@ def optimise(
     optimizer.zero_grad(set_to_none=True)  # a trial that failed half-way may have left a gradient
     history: list[dict[str, Tensor]] = []
     rates: list[float] = []
-    for step, items in enumerate(plan, start=1):
-        charts = _accumulate(items, loss, settings.micro_batch_size or len(items))
+    for step, batch in enumerate(plan, start=1):
+        charts = _accumulate(batch, loss, settings.micro_batch_size or len(batch))
         charts["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm).detach()
         rates.append(schedule.get_last_lr()[0])
         optimizer.step()
@@ -95,16 +153,45 @@ def optimise(
     return _curves(history, rates, settings.max_grad_norm)
 
 
-def _accumulate(items: np.ndarray, loss: Callable[[np.ndarray], Losses], micro: int) -> dict[str, Tensor]:
-    """The gradient of the mean loss over `items`, taken `micro` items at a time; the charted means."""
+def _accumulate(batch: Batch, loss: Loss, micro: int) -> dict[str, Tensor]:
+    """The gradient of the mean loss over a batch, taken `micro` items at a time; the charted means."""
+    parts = list(batch.parts(micro))
+    if len(parts) > 1 and not loss.separable:
+        return _in_two_passes(batch, parts, loss)
     total: dict[str, Tensor] = {}
-    for start in range(0, len(items), micro):
-        part = loss(items[start : start + micro])
-        mean = part.losses.sum() / len(items)
-        mean.backward()
-        for name, values in {"loss": part.losses.detach(), **part.charts}.items():
-            total[name] = total.get(name, 0) + values.sum() / len(items)
+    for part in parts:
+        found = loss.losses(part, loss.forward(part))
+        (found.losses.sum() / len(batch)).backward()
+        for name, value in _means(found, len(batch)).items():
+            total[name] = total.get(name, 0) + value
     return total
+
+
+def _in_two_passes(batch: Batch, parts: Sequence[Batch], loss: Loss) -> dict[str, Tensor]:
+    """The same for a loss that looks at the whole batch, exactly.
+
+    First the values of all items without gradient, and from them G = ∂L/∂values; then, part by part, the backward
+    pass of Σ values·G. By the chain rule that is the gradient of L, whatever the parts.
+    """
+    with torch.no_grad():
+        seen = [loss.forward(part) for part in parts]
+    columns = {name: torch.cat([values[name] for values in seen]).requires_grad_() for name in seen[0]}
+    found = loss.losses(batch, columns)
+    slopes = torch.autograd.grad(found.losses.sum() / len(batch), list(columns.values()), allow_unused=True)
+    for start, part in zip(np.cumsum([0, *map(len, parts)]), parts, strict=False):
+        values = loss.forward(part)
+        terms = [
+            (values[name] * slope[start : start + len(part)]).sum()
+            for name, slope in zip(columns, slopes, strict=True)
+            if slope is not None and values[name].requires_grad
+        ]
+        torch.stack(terms).sum().backward()
+    return _means(found, len(batch))
+
+
+def _means(found: Losses, count: int) -> dict[str, Tensor]:
+    """What a part contributes to the charted means over `count` items."""
+    return {n: v.detach().sum() / count for n, v in {"loss": found.losses, **found.charts}.items()}
 
 
 def _check_finite(history: list[dict[str, Tensor]], step: int) -> None:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from posweep.artifacts.shared import Shared
-from posweep.objectives import OBJECTIVES, Objective, PreferenceLogps
-from posweep.policy.score import collate, sequence_logps
-from posweep.policy.train import Losses
+from posweep.artifacts.pairs import TokenPairs
+from posweep.artifacts.reference import ReferenceLogps
+from posweep.artifacts.shared import EvaluationSet, Shared
+from posweep.objectives import OBJECTIVES, Objective, PreferenceLogps, PreferenceLoss, needs
+from posweep.policy.load import Policy
+from posweep.policy.reproducible import stream
+from posweep.policy.score import (
+    TokenBatch,
+    collate,
+    collision_logps,
+    response_logits,
+    sequence_logps,
+    sum_by_sequence,
+    token_logps,
+)
+from posweep.policy.train import Batch, Columns, Losses
 from posweep.records import TrialSpec
+from posweep.trial.tokens import CommonPairs, common_pairs
 
 
 def objective_of(spec: TrialSpec) -> Objective:
@@ -18,31 +33,117 @@ def objective_of(spec: TrialSpec) -> Objective:
     return OBJECTIVES[spec.method](**spec.hyperparameters)
 
 
-def preference_loss(spec: TrialSpec, shared: Shared) -> Callable[[np.ndarray], Losses]:
-    """The loss of some pairs under the current weights: one forward pass over chosen and rejected together."""
-    objective, policy, pairs = objective_of(spec), shared.policy, shared.pairs
-    reference = None if objective.reference_free else shared.pair_logps
+def preference_loss(spec: TrialSpec, shared: Shared) -> PairLoss:
+    """The trial's objective on the training pairs."""
+    return PairLoss(objective_of(spec), shared.policy, shared.pairs, shared.pair_logps, "train", spec.seed)
 
-    def loss(items: np.ndarray) -> Losses:
-        count = len(items)
-        prompts = [pairs.prompts[i] for i in items]
-        responses = [pairs.chosen[i] for i in items] + [pairs.rejected[i] for i in items]
-        batch = collate(prompts + prompts, responses, policy.pad, policy.device)
-        logps = sequence_logps(policy, batch)
-        chosen, rejected = logps[:count], logps[count:]
-        given = PreferenceLogps(
-            chosen, rejected, batch.lengths[:count], batch.lengths[count:],
-            reference.chosen[items] if reference else None, reference.rejected[items] if reference else None,
-        )  # fmt: skip
-        out = objective(given)
+
+def held_out_loss(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet) -> PairLoss:
+    """The trial's objective on the held-out pairs of a set."""
+    return PairLoss(
+        objective_of(spec), shared.policy, evaluation.pairs, evaluation.reference, evaluation.name, spec.seed
+    )
+
+
+@dataclass
+class PairLoss:
+    """An objective on some pairs, given what the reference makes of them: what `policy.train.optimise` minimises.
+
+    `name` and `seed` name the stream that SamPO draws its tokens from, anew for each epoch.
+    """
+
+    objective: Objective
+    policy: Policy
+    pairs: TokenPairs
+    reference: ReferenceLogps
+    name: str
+    seed: int
+    _common: dict[int, CommonPairs] = field(default_factory=dict)
+
+    @property
+    def separable(self) -> bool:
+        """Whether the loss of a batch is the mean of the losses of its parts."""
+        return self.objective.separable
+
+    def forward(self, batch: Batch) -> Columns:
+        """log π of both responses in one pass, and what else the objective asks of the policy."""
+        items, asked = batch.items, needs(self.objective)
+        prompts = [self.pairs.prompts[i] for i in items]
+        responses = [self.pairs.chosen[i] for i in items] + [self.pairs.rejected[i] for i in items]
+        tokens = collate(prompts + prompts, responses, self.policy.pad, self.policy.device)
+        logits = response_logits(self.policy, tokens)
+        by_token = token_logps(logits, tokens)
+        columns = _both("policy_{}_logps", sum_by_sequence(by_token, tokens))
+        if "sampled" in asked or "shared" in asked:
+            columns |= _both("policy_{}_common_logps", self._common_logps(batch, by_token, tokens))
+        if "collisions" in asked:
+            columns |= _both("policy_{}_collision_logps", sum_by_sequence(collision_logps(logits), tokens))
+        if "mismatched" in asked:
+            columns["policy_mismatched_logps"] = self._mismatched_logps(batch)
+        return columns
+
+    def score(self, batch: Batch, columns: Columns) -> PreferenceLoss:
+        """The objective on what the policy made of a batch, beside what the reference made of it."""
+        return self.objective(PreferenceLogps(**columns, **self._known(batch)))
+
+    def losses(self, batch: Batch, columns: Columns) -> Losses:
+        """The same, with the charts of a training step."""
+        out = self.score(batch, columns)
         charts = {
             "rewards/chosen": out.chosen_rewards,
             "rewards/rejected": out.rejected_rewards,
             "rewards/accuracies": (out.chosen_rewards > out.rejected_rewards).float(),
             "rewards/margins": out.chosen_rewards - out.rejected_rewards,
-            "logps/chosen": chosen.detach(),
-            "logps/rejected": rejected.detach(),
+            "logps/chosen": columns["policy_chosen_logps"].detach(),
+            "logps/rejected": columns["policy_rejected_logps"].detach(),
         }
         return Losses(out.losses, charts)
 
-    return loss
+    def _known(self, batch: Batch) -> dict[str, Tensor]:
+        """What does not depend on the policy: lengths, and what the reference makes of the batch."""
+        items, device, asked = batch.items, self.policy.device, needs(self.objective)
+        lengths = [[len(side[i]) for i in items] for side in (self.pairs.chosen, self.pairs.rejected)]
+        known = dict(zip(("chosen_lengths", "rejected_lengths"), torch.tensor(lengths, device=device), strict=True))
+        if not self.objective.reference_free:
+            known["reference_chosen_logps"] = self.reference.chosen[items]
+            known["reference_rejected_logps"] = self.reference.rejected[items]
+        if "mismatched" in asked and self.reference.mismatched:
+            known["reference_mismatched_logps"] = self.reference.mismatched.logps[items]
+        if "sampled" in asked or "shared" in asked:
+            common = self._common_pairs(batch.epoch)
+            sums = torch.from_numpy(common.reference_chosen[items]), torch.from_numpy(common.reference_rejected[items])
+            known["reference_chosen_common_logps"], known["reference_rejected_common_logps"] = (
+                side.to(device) for side in sums
+            )
+        return known
+
+    def _common_logps(self, batch: Batch, by_token: Tensor, tokens: TokenBatch) -> Tensor:
+        """The policy's log π over the tokens that count, chosen and then rejected responses, (2 · pairs,)."""
+        common = self._common_pairs(batch.epoch)
+        flags = np.concatenate([common.chosen.of(batch.items), common.rejected.of(batch.items)])
+        return sum_by_sequence(by_token * torch.from_numpy(flags).to(by_token.device), tokens)
+
+    def _common_pairs(self, epoch: int) -> CommonPairs:
+        """The tokens that count in an epoch, of all pairs at once; kept until the next epoch."""
+        if epoch not in self._common:
+            if self.reference.by_token is None:
+                raise ValueError("the reference's log-probs token by token were not prepared for this sweep")
+            drawn = "sampled" in needs(self.objective)
+            rng = stream("common tokens", self.name, self.seed, epoch) if drawn else None
+            self._common = {epoch: common_pairs(self.pairs, self.reference.by_token, rng)}
+        return self._common[epoch]
+
+    def _mismatched_logps(self, batch: Batch) -> Tensor:
+        """log π of responses to other prompts, without gradient: they only set a reference point."""
+        if self.reference.mismatched is None:
+            raise ValueError("mismatched pairs were not prepared for this sweep")
+        prompts = [self.pairs.prompts[i] for i in batch.items]
+        responses = [self.reference.mismatched.responses[i] for i in batch.items]
+        with torch.no_grad():
+            return sequence_logps(self.policy, collate(prompts, responses, self.policy.pad, self.policy.device))
+
+
+def _both(name: str, values: Tensor) -> dict[str, Tensor]:
+    """Values of chosen and then rejected responses as two columns."""
+    chosen, rejected = values.chunk(2)
+    return {name.format("chosen"): chosen, name.format("rejected"): rejected}

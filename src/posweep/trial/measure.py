@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from posweep.artifacts.shared import EvaluationSet, Shared
-from posweep.objectives import PreferenceLogps
-from posweep.policy.score import score_all
+from posweep.policy.score import similar_length
+from posweep.policy.train import Batch
 from posweep.records import HeldOutPair, Response, TrialSpec
 from posweep.trial.judge import compared
-from posweep.trial.loss import objective_of
+from posweep.trial.loss import PairLoss, held_out_loss
+
+HELD_OUT_PAIRS = 64
+"""Pairs scored at once."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,23 @@ def held_out_pairs(spec: TrialSpec, shared: Shared) -> tuple[HeldOutPair, ...]:
 
 
 def _held_out(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet) -> list[HeldOutPair]:
-    pairs, reference = evaluation.pairs, evaluation.reference
-    chosen = score_all(shared.policy, pairs.prompts, pairs.chosen)
-    rejected = score_all(shared.policy, pairs.prompts, pairs.rejected)
-    lengths = [torch.tensor([len(row) for row in side]) for side in (pairs.chosen, pairs.rejected)]
-    known = (reference.chosen.cpu(), reference.rejected.cpu())
-    out = objective_of(spec)(PreferenceLogps(chosen, rejected, lengths[0], lengths[1], *known))
-    columns = (out.chosen_rewards, out.rejected_rewards, chosen - known[0], rejected - known[1])
-    return [HeldOutPair(evaluation.name, i, *map(float, row)) for i, row in enumerate(torch.stack(columns, 1).tolist())]
+    loss, reference = held_out_loss(spec, shared, evaluation), evaluation.reference
+    everything = Batch(np.arange(len(evaluation.pairs)))
+    with torch.inference_mode():
+        columns = _forward(loss, everything, evaluation.pairs.lengths())
+        out = loss.score(everything, columns)
+        chosen, rejected = columns["policy_chosen_logps"], columns["policy_rejected_logps"]
+        changes = (chosen - reference.chosen, rejected - reference.rejected)
+        rows = torch.stack([out.chosen_rewards, out.rejected_rewards, *changes], 1).tolist()
+    return [HeldOutPair(evaluation.name, i, *map(float, row)) for i, row in enumerate(rows)]
+
+
+def _forward(loss: PairLoss, batch: Batch, lengths: np.ndarray) -> dict[str, Tensor]:
+    """The columns of a batch of any size, computed in parts of similar length."""
+    parts = similar_length(lengths.tolist(), HELD_OUT_PAIRS)
+    found = [loss.forward(Batch(batch.items[part], batch.epoch)) for part in parts]
+    back = torch.from_numpy(np.concatenate(parts).argsort())
+    return {name: torch.cat([columns[name] for columns in found])[back] for name in found[0]}
 
 
 def baseline_measures(shared: Shared) -> dict[str, float]:

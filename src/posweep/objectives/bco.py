@@ -1,0 +1,50 @@
+"""BCO: binary classifier optimisation, on pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from posweep.objectives.base import (
+    PreferenceLogps,
+    PreferenceLoss,
+    hyperparameter,
+    negative_log_sigmoid,
+    preference_loss,
+)
+
+
+@dataclass(frozen=True)
+class BCO:
+    """A classifier that tells chosen from rejected responses by their rewards, each on its own, around a shift δ.
+
+        −log σ(r_w − δ) − log σ(−(r_l − δ)),   r = β ρ,   ρ = log π(y|x) − log π_ref(y|x)
+        δ = mean over the batch of (r_w + r_l)/2
+
+    $BCO_NOTE
+
+    Args (of the call):
+        logps: sums over response tokens in nats, lengths in tokens, each (pairs,); reference values required.
+
+    Returns:
+        losses (pairs,); rewards β ρ_w and β ρ_l (pairs,), nats, detached.
+
+    Raises:
+        ShapeError: reference log-probs are missing.
+
+    Source: $BCO
+    """
+
+    title: ClassVar[str] = "BCO"
+    version: ClassVar[int] = 1
+    reference_free: ClassVar[bool] = False
+    separable: ClassVar[bool] = False
+
+    beta: float = hyperparameter(0.01, symbol="β", above=0, scale="log", source="$BCO_BETA")
+
+    def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
+        """The BCO loss and rewards of each pair."""
+        chosen, rejected = self.beta * logps.chosen_gain(), self.beta * logps.rejected_gain()
+        shift = (0.5 * (chosen + rejected)).mean().detach()
+        losses = negative_log_sigmoid(chosen - shift) + negative_log_sigmoid(shift - rejected)
+        return preference_loss(losses, chosen, rejected)
