@@ -35,7 +35,7 @@ class AlphaPO:
     Returns:
         losses (pairs,); rewards β r (pairs,), detached.
 
-    Source: $ALPHA
+    Source: Gupta et al. 2025, arXiv 2501.03884.
     """
 
     title: ClassVar[str] = "AlphaPO"
@@ -43,9 +43,11 @@ class AlphaPO:
     reference_free: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    alpha: float = hyperparameter(0.25, symbol="α", at_least=-2, at_most=2, source="$ALPHA_ALPHA")
-    beta: float = hyperparameter(2.5, symbol="β", above=0, scale="log", source="$ALPHA_BETA")
-    gamma: float = hyperparameter(0.1, symbol="γ", at_least=0, source="$ALPHA_GAMMA")
+    alpha: float = hyperparameter(0.25, symbol="α", at_least=-2, at_most=2, source="2501.03884, table 3")
+    beta: float = hyperparameter(2.5, symbol="β", above=0, scale="log", source="2501.03884, table 3")
+    gamma: float = hyperparameter(
+        0.1, symbol="γ", at_least=0, source="2501.03884, table 3; perhaps γ/β there, unconfirmed"
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The AlphaPO loss and rewards of each pair."""

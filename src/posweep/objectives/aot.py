@@ -34,7 +34,7 @@ class AOT:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $AOT
+    Source: Melnyk et al. 2024, arXiv 2406.05882, section 3, the paired form with the logistic loss and hard sorting.
     """
 
     title: ClassVar[str] = "AOT"
@@ -42,7 +42,13 @@ class AOT:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = False
 
-    beta: float = hyperparameter(0.01, symbol="β", above=0, scale="log", source="$AOT_BETA")
+    beta: float = hyperparameter(
+        0.01,
+        symbol="β",
+        above=0,
+        scale="log",
+        source="as other losses on sums in public code; 0.1 remembered of 2406.05882, unconfirmed",
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The AOT loss and rewards of each pair."""

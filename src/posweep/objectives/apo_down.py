@@ -26,7 +26,7 @@ class APODown:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $APOD
+    Source: D'Oosterlinck et al. 2024, arXiv 2408.06266, equation 8.
     """
 
     title: ClassVar[str] = "APO-down"
@@ -34,7 +34,7 @@ class APODown:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="$APO_BETA")
+    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="2408.06266, section 5.2")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The APO-down loss and rewards of each pair."""

@@ -26,7 +26,7 @@ class APOZero:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $APOZ
+    Source: D'Oosterlinck et al. 2024, arXiv 2408.06266, equation 7.
     """
 
     title: ClassVar[str] = "APO-zero"
@@ -34,7 +34,7 @@ class APOZero:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="$APO_BETA")
+    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="2408.06266, section 5.2")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The APO-zero loss and rewards of each pair."""

@@ -21,7 +21,9 @@ class BCO:
         −log σ(r_w − δ) − log σ(−(r_l − δ)),   r = β ρ,   ρ = log π(y|x) − log π_ref(y|x)
         δ = mean over the batch of (r_w + r_l)/2
 
-    $BCO_NOTE
+    δ carries no gradient. The paper follows it with a moving average over steps; here it is the mean over the whole
+    batch of an optimisation step, so that an objective has no memory, and the objective is not separable. Public code
+    exists that leaves δ out. At policy = reference the loss is 2 log 2.
 
     Args (of the call):
         logps: sums over response tokens in nats, lengths in tokens, each (pairs,); reference values required.
@@ -32,7 +34,7 @@ class BCO:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $BCO
+    Source: Jung et al. 2024, arXiv 2404.04656, section 4, without its weights for shifted prompts.
     """
 
     title: ClassVar[str] = "BCO"
@@ -40,7 +42,7 @@ class BCO:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = False
 
-    beta: float = hyperparameter(0.01, symbol="β", above=0, scale="log", source="$BCO_BETA")
+    beta: float = hyperparameter(0.01, symbol="β", above=0, scale="log", source="2404.04656, appendix C")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The BCO loss and rewards of each pair."""

@@ -33,7 +33,8 @@ class CDPO:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $CDPO
+    Source: Mitchell 2023, A note on DPO with noisy preferences and relationship to IPO (the authors of DPO; not on
+    arXiv).
     """
 
     title: ClassVar[str] = "cDPO"
@@ -42,7 +43,13 @@ class CDPO:
     separable: ClassVar[bool] = True
 
     beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="2305.18290, as DPO")
-    epsilon: float = hyperparameter(0.1, symbol="ε", at_least=0, below=0.5, source="$CDPO_EPS")
+    epsilon: float = hyperparameter(
+        0.1,
+        symbol="ε",
+        at_least=0,
+        below=0.5,
+        source="0.1 as an assumed share of wrong labels; the note names no default",
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The cDPO loss and rewards of each pair."""

@@ -35,7 +35,7 @@ class ChiPO:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $CHI
+    Source: Huang et al. 2024, arXiv 2407.13399, Algorithm 1 without the clip of the margin.
     """
 
     title: ClassVar[str] = "χPO"
@@ -43,8 +43,10 @@ class ChiPO:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="$CHI_BETA")
-    cap: float = hyperparameter(20.0, symbol="c", above=0, at_most=40, source="$CHI_CAP")
+    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="2407.13399, as DPO")
+    cap: float = hyperparameter(
+        20.0, symbol="c", above=0, at_most=40, source="remembered of the experiments of 2407.13399, unconfirmed"
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The χPO loss and rewards of each pair."""

@@ -33,7 +33,7 @@ class DiscoPOP:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $DISCO
+    Source: Lu et al. 2024, arXiv 2406.08414, equation 5.
     """
 
     title: ClassVar[str] = "DiscoPOP"
@@ -41,8 +41,8 @@ class DiscoPOP:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.05, symbol="β", above=0, scale="log", source="$DISCO_BETA")
-    tau: float = hyperparameter(0.05, symbol="τ", above=0, at_most=1, scale="log", source="$DISCO_TAU")
+    beta: float = hyperparameter(0.05, symbol="β", above=0, scale="log", source="2406.08414, appendix B")
+    tau: float = hyperparameter(0.05, symbol="τ", above=0, at_most=1, scale="log", source="2406.08414, appendix E")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The DiscoPOP loss and rewards of each pair."""

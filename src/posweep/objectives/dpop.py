@@ -32,7 +32,7 @@ class DPOP:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $DPOP
+    Source: Pal et al. 2024, arXiv 2402.13228, equation 3.
     """
 
     title: ClassVar[str] = "DPOP"
@@ -40,8 +40,10 @@ class DPOP:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.3, symbol="β", above=0, scale="log", source="$DPOP_BETA")
-    penalty_weight: float = hyperparameter(50.0, symbol="λ", at_least=0, scale="log", source="$DPOP_LAMBDA")
+    beta: float = hyperparameter(
+        0.3, symbol="β", above=0, scale="log", source="0.3 remembered of 2402.13228, unconfirmed"
+    )
+    penalty_weight: float = hyperparameter(50.0, symbol="λ", at_least=0, scale="log", source="2402.13228")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The DPOP loss and rewards of each pair."""

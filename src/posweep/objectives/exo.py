@@ -33,7 +33,7 @@ class EXO:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $EXO
+    Source: Ji et al. 2024, arXiv 2402.00856, equation 16, with one β for policy and annotator.
     """
 
     title: ClassVar[str] = "EXO"
@@ -41,8 +41,8 @@ class EXO:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="$EXO_BETA")
-    epsilon: float = hyperparameter(1e-3, symbol="ε", above=0, below=0.5, scale="log", source="$EXO_EPS")
+    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="2402.00856, appendix B")
+    epsilon: float = hyperparameter(1e-3, symbol="ε", above=0, below=0.5, scale="log", source="2402.00856")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The EXO loss and rewards of each pair."""

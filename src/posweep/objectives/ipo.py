@@ -27,7 +27,7 @@ class IPO:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $IPO
+    Source: Azar et al. 2023, arXiv 2310.12036, equation 17, with averages for its sums.
     """
 
     title: ClassVar[str] = "IPO"
@@ -35,7 +35,13 @@ class IPO:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    tau: float = hyperparameter(0.1, symbol="τ", above=0, scale="log", source="$IPO_TAU")
+    tau: float = hyperparameter(
+        0.1,
+        symbol="τ",
+        above=0,
+        scale="log",
+        source="common in public comparisons (0.1 to 1); the paper's own is of a bandit",
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The IPO loss and rewards of each pair."""

@@ -32,7 +32,7 @@ class IRPO:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $IRPO
+    Source: Pang et al. 2024, arXiv 2404.19733, equation 1.
     """
 
     title: ClassVar[str] = "IRPO"
@@ -40,8 +40,8 @@ class IRPO:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="$IRPO_BETA")
-    nll_weight: float = hyperparameter(1.0, symbol="α", at_least=0, scale="log", source="$IRPO_ALPHA")
+    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="2404.19733")
+    nll_weight: float = hyperparameter(1.0, symbol="α", at_least=0, scale="log", source="2404.19733")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The IRPO loss and rewards of each pair."""

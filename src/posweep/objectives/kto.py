@@ -30,7 +30,7 @@ class KTO:
     Raises:
         ShapeError: reference log-probs or mismatched pairs are missing.
 
-    Source: $KTO
+    Source: Ethayarajh et al. 2024, arXiv 2402.01306, equation 7.
     """
 
     title: ClassVar[str] = "KTO"
@@ -39,9 +39,21 @@ class KTO:
     separable: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = ("mismatched",)
 
-    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="$KTO_BETA")
-    desirable_weight: float = hyperparameter(1.0, symbol="λ_D", above=0, scale="log", source="$KTO_LAMBDA")
-    undesirable_weight: float = hyperparameter(1.0, symbol="λ_U", above=0, scale="log", source="$KTO_LAMBDA")
+    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="2402.01306")
+    desirable_weight: float = hyperparameter(
+        1.0,
+        symbol="λ_D",
+        above=0,
+        scale="log",
+        source="2402.01306; equation 8 keeps λ_D n_D / (λ_U n_U) within 1 and 4/3, and here n_D = n_U",
+    )
+    undesirable_weight: float = hyperparameter(
+        1.0,
+        symbol="λ_U",
+        above=0,
+        scale="log",
+        source="2402.01306; equation 8 keeps λ_D n_D / (λ_U n_U) within 1 and 4/3, and here n_D = n_U",
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The KTO loss and rewards of each pair."""

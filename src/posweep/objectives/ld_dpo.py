@@ -34,7 +34,7 @@ class LDDPO:
     Raises:
         ShapeError: reference log-probs or the sums over common tokens are missing.
 
-    Source: $LD
+    Source: Liu et al. 2024, arXiv 2409.06411.
     """
 
     title: ClassVar[str] = "LD-DPO"
@@ -43,8 +43,14 @@ class LDDPO:
     separable: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = ("shared",)
 
-    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="$LD_BETA")
-    alpha: float = hyperparameter(0.5, symbol="α", above=0, at_most=1, source="$LD_ALPHA")
+    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="2409.06411, as DPO")
+    alpha: float = hyperparameter(
+        0.5,
+        symbol="α",
+        above=0,
+        at_most=1,
+        source="the middle of (0, 1]; the best is said to depend on the model (0.3 to 0.6 remembered)",
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The LD-DPO loss and rewards of each pair."""

@@ -32,7 +32,7 @@ class NCA:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $NCA
+    Source: Chen et al. 2024, arXiv 2402.05369, section 4.1.
     """
 
     title: ClassVar[str] = "NCA"
@@ -40,7 +40,7 @@ class NCA:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.01, symbol="β", above=0, scale="log", source="$NCA_BETA")
+    beta: float = hyperparameter(0.01, symbol="β", above=0, scale="log", source="2402.05369, appendix C")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The NCA loss and rewards of each pair."""

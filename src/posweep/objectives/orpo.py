@@ -37,7 +37,7 @@ class ORPO:
     Returns:
         losses (pairs,), nats per token; rewards λ log-odds(y) (pairs,), detached.
 
-    Source: $ORPO
+    Source: Hong et al. 2024, arXiv 2403.07691, equations 4 to 7.
     """
 
     title: ClassVar[str] = "ORPO"
@@ -45,7 +45,7 @@ class ORPO:
     reference_free: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    odds_weight: float = hyperparameter(0.1, symbol="λ", above=0, scale="log", source="$ORPO_LAMBDA")
+    odds_weight: float = hyperparameter(0.1, symbol="λ", above=0, scale="log", source="2403.07691")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The ORPO loss and rewards of each pair."""

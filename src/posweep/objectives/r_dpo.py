@@ -33,7 +33,7 @@ class RDPO:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $RDPO
+    Source: Park et al. 2024, arXiv 2403.19159, the length-regularised loss.
     """
 
     title: ClassVar[str] = "R-DPO"
@@ -41,8 +41,10 @@ class RDPO:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="$RDPO_BETA")
-    alpha: float = hyperparameter(0.05, symbol="α", at_least=0, scale="log", source="$RDPO_ALPHA")
+    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="2403.19159, as DPO")
+    alpha: float = hyperparameter(
+        0.05, symbol="α", at_least=0, scale="log", source="0.01 to 0.05 remembered of 2403.19159, unconfirmed"
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The R-DPO loss and rewards of each pair."""

@@ -32,7 +32,7 @@ class RobustDPO:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $ROBUST
+    Source: Chowdhury et al. 2024, arXiv 2403.00409, section 3.1.
     """
 
     title: ClassVar[str] = "robust DPO"
@@ -40,8 +40,10 @@ class RobustDPO:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.1, symbol="β", above=0, scale="log", source="$ROBUST_BETA")
-    epsilon: float = hyperparameter(0.1, symbol="ε", at_least=0, below=0.5, source="$ROBUST_EPS")
+    beta: float = hyperparameter(
+        0.1, symbol="β", above=0, scale="log", source="2305.18290, as DPO; 2403.00409 trains with 0.01"
+    )
+    epsilon: float = hyperparameter(0.1, symbol="ε", at_least=0, below=0.5, source="2403.00409, section 6")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The robust DPO loss and rewards of each pair."""

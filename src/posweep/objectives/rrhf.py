@@ -23,7 +23,7 @@ class RRHF:
     Returns:
         losses (pairs,), nats per token; rewards log p̄ (pairs,), nats per token, detached.
 
-    Source: $RRHF
+    Source: Yuan et al. 2023, arXiv 2304.05302, the sum of its rank loss and its cross-entropy.
     """
 
     title: ClassVar[str] = "RRHF"
@@ -31,7 +31,7 @@ class RRHF:
     reference_free: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    nll_weight: float = hyperparameter(1.0, symbol="λ", at_least=0, source="$RRHF_LAMBDA")
+    nll_weight: float = hyperparameter(1.0, symbol="λ", at_least=0, source="2304.05302: both terms weigh the same")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The RRHF loss and rewards of each pair."""

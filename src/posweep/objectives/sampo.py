@@ -34,7 +34,7 @@ class SamPO:
     Raises:
         ShapeError: the sums over common tokens are missing.
 
-    Source: $SAMPO
+    Source: Lu et al. 2024, arXiv 2406.10957.
     """
 
     title: ClassVar[str] = "SamPO"
@@ -43,7 +43,13 @@ class SamPO:
     separable: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = ("sampled",)
 
-    beta: float = hyperparameter(0.05, symbol="β", above=0, scale="log", source="$SAMPO_BETA")
+    beta: float = hyperparameter(
+        0.05,
+        symbol="β",
+        above=0,
+        scale="log",
+        source="between DPO's usual 0.1 and 0.01; the authors' scripts use 0.1 and 0.5",
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The SamPO loss and rewards of each pair."""

@@ -26,7 +26,7 @@ class SFT:
     Returns:
         losses (pairs,), nats per token; rewards log π(y|x)/|y| (pairs,), nats per token, detached.
 
-    Source: $SFT
+    Source: maximum likelihood; the control of a comparison, not a preference method.
     """
 
     title: ClassVar[str] = "SFT"

@@ -24,7 +24,7 @@ class SimPER:
     Returns:
         losses (pairs,), between −1 and 1; rewards p̄ (pairs,), detached.
 
-    Source: $SIMPER
+    Source: Xiao et al. 2025, arXiv 2502.00883 (remembered, and read in its authors' code).
     """
 
     title: ClassVar[str] = "SimPER"

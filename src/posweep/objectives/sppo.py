@@ -27,7 +27,7 @@ class SPPO:
     Raises:
         ShapeError: reference log-probs are missing.
 
-    Source: $SPPO
+    Source: Wu et al. 2024, arXiv 2405.00675, equation 4.7.
     """
 
     title: ClassVar[str] = "SPPO"
@@ -35,7 +35,7 @@ class SPPO:
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
 
-    beta: float = hyperparameter(0.001, symbol="β", above=0, scale="log", source="$SPPO_BETA")
+    beta: float = hyperparameter(0.001, symbol="β", above=0, scale="log", source="2405.00675: η = 1000")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The SPPO loss and rewards of each pair."""

@@ -23,8 +23,8 @@ class WPO:
         w = exp( mean over the tokens of y of log π(y_t) − log Σ_v π(v)² )
 
     The weights carry no gradient. A token's probability is set against Σ_v π(v)², the probability that a draw of the
-    policy has on average, so that on-policy responses weigh about 1. $WPO_NOTE At policy = reference the loss is w_w
-    w_l log 2.
+    policy has on average, so that on-policy responses weigh about 1. They may exceed 1, as in the paper's equation; the
+    authors' code caps their product at 1. At policy = reference the loss is w_w w_l log 2.
 
     Args (of the call):
         logps: sums over response tokens in nats, lengths in tokens, each (pairs,); reference values and collision
@@ -36,7 +36,7 @@ class WPO:
     Raises:
         ShapeError: reference or collision log-probs are missing.
 
-    Source: $WPO
+    Source: Zhou et al. 2024, arXiv 2406.11827, equation 2.
     """
 
     title: ClassVar[str] = "WPO"
@@ -45,7 +45,9 @@ class WPO:
     separable: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = ("collisions",)
 
-    beta: float = hyperparameter(0.01, symbol="β", above=0, scale="log", source="$WPO_BETA")
+    beta: float = hyperparameter(
+        0.01, symbol="β", above=0, scale="log", source="2406.11827, the authors' configuration"
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The WPO loss and rewards of each pair."""
