@@ -77,8 +77,14 @@ def test_a_sum_of_products_is_one_block_after_another():
 
 def test_a_method_without_a_block_brings_its_recommended_grid():
     plan = plan_of({"method": "dpo", "list": [{"beta": 0.3}]}, methods=("dpo", "simpo"), grid={"beta": (1.0, 2.0)})
-    found = [(spec.method, spec.hyperparameters["beta"], spec.prior) for spec in plan]
-    assert found == [("dpo", 0.3, "custom"), ("simpo", 1.0, "recommended"), ("simpo", 2.0, "recommended")]
+    found = [(s.method, s.hyperparameters["beta"], s.train["learning_rate"], s.prior, s.block) for s in plan]
+    axis = SweepSettings().learning_rates
+    own = [("simpo", beta, rate, "recommended", 1) for beta in (1.0, 2.0) for rate in axis]
+    assert found == [("dpo", 0.3, TrainSettings().learning_rate, "custom", 0), *own]
+
+
+def test_a_grid_with_a_learning_rate_keeps_its_own():
+    assert values(plan_of(grid={"learning_rate": (5e-5,)}), "learning_rate") == [5e-5]
 
 
 @pytest.mark.parametrize("kind", ["random", "qmc"])
@@ -157,6 +163,7 @@ def test_a_block_names_its_prior(prior):
     assert plan_of({"method": "dpo", "prior": prior, "grid": {"beta": [0.1]}}).trials[0].prior == prior
 
 
+METHODS = ", ".join(OBJECTIVES)
 PLACE = "sweeps/test.yaml → blocks[0]"
 MISTAKES = {
     "unknown hyperparameter": (
@@ -222,9 +229,9 @@ MISTAKES = {
     ),
     "unknown method": (
         {"method": "dpoo", "grid": {"beta": [1]}},
-        f"{PLACE}.method: 'dpoo' is no method; there are dpo, ln_dpo, simpo.",
+        f"{PLACE}.method: 'dpoo' is no method; there are {METHODS}.",
     ),
-    "no method": ({"grid": {"beta": [1]}}, f"{PLACE}.method: None is no method; there are dpo, ln_dpo, simpo."),
+    "no method": ({"grid": {"beta": [1]}}, f"{PLACE}.method: None is no method; there are {METHODS}."),
     "method is a list": ({"method": ["dpo"], "grid": {"beta": [1]}}, f"{PLACE}.method: ['dpo'] is no method"),
     "unknown entry": (
         {"method": "dpo", "gird": {"beta": [1]}, "grid": {"beta": [1]}},

@@ -206,7 +206,7 @@ def alone(*arguments: str, **environment: str) -> Ran:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["posweep plan sweep=NAME", "sweep: alpaca_small, demo, smoke", "method: dpo, ln_dpo, simpo"]),
+        (["--help"], ["posweep plan sweep=NAME", "sweep: alpaca_small, cube, demo", "method: alphapo, aot"]),
         (["plan", "--help"], ["posweep plan sweep=NAME"]),
         (["--cfg", "job", "sweep=demo"], ["name: demo", "learning_rate: 0.0003", "uri: sqlite:///mlflow.db"]),
         (["plan", "sweep=smoke"], ["6 trials, 0 finished, 6 left"]),

@@ -21,20 +21,20 @@ Raw = list[tuple[dict[str, str], dict[str, Any]]]
 
 
 def blocks(configuration: Configuration, problems: list[str]) -> list[dict[str, Any]]:
-    """The sweep's blocks for the selected methods; a method without one brings its recommended grid."""
-    sweep = configuration.sweep
-    found = []
+    """The sweep's blocks for the selected methods, as written; then the methods without one, with their recommended grids."""
+    sweep, methods = configuration.sweep, configuration.methods
+    found: list[dict[str, Any]] = []
     for index, block in enumerate(sweep.blocks):
         place = f"{sweep.source} → blocks[{index}]"
         problems += _block_problems(place, block)
-        if block.get("method") in tuple(configuration.methods):
+        if block.get("method") in tuple(methods):
             found.append({**block, "place": f"{place}.", "index": index})
-    covered = {block["method"] for block in found}
-    for name, method in configuration.methods.items():
-        if name not in covered:
-            place = f"conf/method/{name}.yaml → "
-            index = len(sweep.blocks) + len(found)
-            found.append({"method": name, "grid": method.grid, "prior": "recommended", "place": place, "index": index})
+    missing = [name for name in methods if name not in {block["method"] for block in found}]
+    for index, name in enumerate(missing, start=len(sweep.blocks)):
+        grid = methods[name].grid
+        grid = {**grid, "learning_rate": grid.get("learning_rate", sweep.learning_rates)}
+        place = f"conf/method/{name}.yaml → "
+        found.append({"method": name, "grid": grid, "prior": "recommended", "place": place, "index": index})
     return found if not problems else []
 
 

@@ -99,6 +99,10 @@ def _identity_problems(sweep: SweepSettings) -> list[str]:
         problems.append(
             f"{place} → sweep.seeds: must be different whole numbers ≥ 0, at least one, got {list(sweep.seeds)}."
         )
+    if not sweep.learning_rates or len(set(sweep.learning_rates)) != len(sweep.learning_rates):
+        problems.append(
+            f"{place} → sweep.learning_rates: must be different numbers > 0, at least one, got {list(sweep.learning_rates)}."
+        )
     return problems
 
 

@@ -140,6 +140,6 @@ def build(cls: type, values: Any, place: str, problems: list[str]) -> Any:
                 good[name] = typed(value, hints[name])
             except ValueError as error:
                 problems.append(f"{place}.{name}: {error}.")
-    outside = range_problems(cls, good, place)
-    problems.extend(outside)
-    return cls(**good) if not outside else cls()
+    problems += range_problems(cls, good, place)
+    declared = {field.name: about(field) for field in dataclasses.fields(cls)}
+    return cls(**{name: value for name, value in good.items() if declared[name].allows(value)})

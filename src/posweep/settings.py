@@ -203,10 +203,14 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """Which trials: a name, seeds, and blocks of configurations (none: each method's own grid)."""
+    """Which trials: a name, seeds, and blocks of configurations.
+
+    A method without a block takes its recommended grid times `learning_rates`, which is therefore one axis for all.
+    """
 
     name: str = ""
     seeds: tuple[int, ...] = (0,)
+    learning_rates: tuple[float, ...] = number((1e-4, 3e-4, 1e-3), above=0, scale="log")
     primary_metric: str = "ood/win_rate_vs_sft"
     blocks: tuple[Mapping[str, Any], ...] = ()
     source: str = ""

@@ -32,28 +32,33 @@ class Regression(torch.nn.Module):
 
 def train(settings=SETTINGS, steps=20, loss=None, at=None, model=None):
     model = model or Regression()
-    curves = optimise(model, batches(np.ones(32), 8, steps), loss or model.loss, settings, at)
+    curves = optimise(model, batches(np.ones(32), 8, steps), PerItem(loss or model.loss), settings, at)
     return model, curves
+
+
+def rows(*arguments, **settings) -> list[np.ndarray]:
+    """The items of each batch."""
+    return [batch.items for batch in batches(*arguments, **settings)]
 
 
 # --- the order
 
 
 def test_batches_are_fixed_by_lengths_and_seed():
-    one, other = (batches(LENGTHS, 8, 30, window=4, seed=3) for _ in range(2))
+    one, other = (rows(LENGTHS, 8, 30, window=4, seed=3) for _ in range(2))
     assert all(map(np.array_equal, one, other))
-    assert not all(map(np.array_equal, one, batches(LENGTHS, 8, 30, window=4, seed=4)))
+    assert not all(map(np.array_equal, one, rows(LENGTHS, 8, 30, window=4, seed=4)))
 
 
 def test_fewer_steps_see_the_beginning_of_the_same_order():
-    assert all(map(np.array_equal, batches(LENGTHS, 8, 5), batches(LENGTHS, 8, 30)))
+    assert all(map(np.array_equal, rows(LENGTHS, 8, 5), rows(LENGTHS, 8, 30)))
 
 
 @pytest.mark.parametrize("window", [1, 3, 16])
 @pytest.mark.parametrize("batch_size", [1, 8, 103])
 def test_an_epoch_sees_each_item_at_most_once(batch_size, window):
     per_epoch = len(LENGTHS) // batch_size
-    plan = batches(LENGTHS, batch_size, 2 * per_epoch, window=window)
+    plan = rows(LENGTHS, batch_size, 2 * per_epoch, window=window)
     assert {len(items) for items in plan} == {batch_size}
     for epoch in (plan[:per_epoch], plan[per_epoch:]):
         seen = np.concatenate(epoch)
@@ -61,12 +66,25 @@ def test_an_epoch_sees_each_item_at_most_once(batch_size, window):
 
 
 def test_epochs_differ_and_leave_out_different_items():
-    first, second = (set(np.concatenate(epoch).tolist()) for epoch in np.split(np.array(batches(LENGTHS, 8, 24)), 2))
+    first, second = (set(np.concatenate(epoch).tolist()) for epoch in np.split(np.array(rows(LENGTHS, 8, 24)), 2))
     assert first != second
 
 
+def test_batches_know_their_epoch():
+    assert [batch.epoch for batch in batches(LENGTHS, 8, 30)] == [0] * 12 + [1] * 12 + [2] * 6
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 9])
+def test_the_parts_of_a_batch_are_its_items_in_order(size):
+    whole = Batch(np.arange(8), epoch=2)
+    parts = list(whole.parts(size))
+    assert np.concatenate([part.items for part in parts]).tolist() == whole.items.tolist()
+    assert {part.epoch for part in parts} == {2}
+    assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
+
+
 def test_batches_of_a_window_are_slices_of_its_sorted_lengths():
-    window = batches(LENGTHS, 8, 4, window=4)
+    window = rows(LENGTHS, 8, 4, window=4)
     spans = sorted((LENGTHS[items].min(), LENGTHS[items].max()) for items in window)
     assert all(high <= low for (_, high), (low, _) in itertools.pairwise(spans))
     assert any(LENGTHS[a].max() > LENGTHS[b].max() for a, b in itertools.pairwise(window))  # and shuffled
@@ -100,6 +118,45 @@ def test_the_micro_batch_changes_only_rounding(micro):
     for name in expected:
         assert curves[name] == [pytest.approx(point, rel=1e-5) for point in expected[name]]
     torch.testing.assert_close(parts.layer.weight, whole.layer.weight, rtol=1e-5, atol=0)
+
+
+class Spread(Regression):
+    """Each error against the mean error of its batch: no loss of parts."""
+
+    separable = False
+
+    def forward(self, batch):
+        return {"values": self.layer(self.x[batch.items])[:, 0]}
+
+    def losses(self, batch, columns):
+        errors = columns["values"] - self.y[batch.items]
+        return Losses((errors - errors.mean()) ** 2 + 0.1 * errors**2, {"error": errors.detach()})
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3, 4, 8])
+def test_a_loss_of_the_whole_batch_does_not_feel_the_micro_batch(micro):
+    def train_spread(settings):
+        model = Spread()
+        return model, optimise(model, batches(np.ones(32), 8, 3), model, settings)
+
+    (whole, expected), (parts, curves) = map(
+        train_spread, (SETTINGS, dataclasses.replace(SETTINGS, micro_batch_size=micro))
+    )
+    for name in expected:
+        assert curves[name] == [pytest.approx(point, rel=1e-5) for point in expected[name]]
+    torch.testing.assert_close(parts.layer.weight, whole.layer.weight, rtol=1e-5, atol=0)
+
+
+def test_such_a_loss_cut_into_parts_would_be_another(monkeypatch):
+    monkeypatch.setattr(Spread, "separable", True)
+    norms = []
+    for micro in (None, 2):
+        model = Spread()
+        curves = optimise(
+            model, batches(np.ones(32), 8, 1), model, dataclasses.replace(SETTINGS, micro_batch_size=micro)
+        )
+        norms.append(curves["grad_norm"][0][1])
+    assert abs(norms[0] - norms[1]) > 0.01 * norms[0]
 
 
 def test_curves_have_one_point_per_step():

@@ -140,13 +140,15 @@ def bad_at(step: int):
     """A loss that is not finite from the given call on."""
 
     def make(spec, shared):
-        good, calls = preference_loss(spec, shared), []
+        loss, calls = preference_loss(spec, shared), []
+        good = loss.losses
 
-        def loss(items):
-            calls.append(items)
-            losses, charts = good(items)
-            return Losses(losses * float("nan") if len(calls) >= step else losses, charts)
+        def losses(batch, columns):
+            calls.append(batch)
+            found, charts = good(batch, columns)
+            return Losses(found * float("nan") if len(calls) >= step else found, charts)
 
+        loss.losses = losses
         return loss
 
     return make

@@ -35,7 +35,7 @@ class RobustDPO:
     Source: Chowdhury et al. 2024, arXiv 2403.00409, section 3.1.
     """
 
-    title: ClassVar[str] = "robust DPO"
+    title: ClassVar[str] = "Robust DPO"
     version: ClassVar[int] = 1
     reference_free: ClassVar[bool] = False
     separable: ClassVar[bool] = True
@@ -46,7 +46,7 @@ class RobustDPO:
     epsilon: float = hyperparameter(0.1, symbol="ε", at_least=0, below=0.5, source="2403.00409, section 6")
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
-        """The robust DPO loss and rewards of each pair."""
+        """The Robust DPO loss and rewards of each pair."""
         chosen, rejected = self.beta * logps.chosen_gain(), self.beta * logps.rejected_gain()
         right, wrong = negative_log_sigmoid(chosen - rejected), negative_log_sigmoid(rejected - chosen)
         losses = ((1 - self.epsilon) * right - self.epsilon * wrong) / (1 - 2 * self.epsilon)
