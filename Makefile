@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test torture check format plan sweep status report ui clean
+.PHONY: help demo smoke test torture test-peers bench check format docs plan sweep status report ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,15 +21,24 @@ test: .venv/ready  ## run the tests
 torture: .venv/ready  ## run the long tests too: an empty environment, whole sweeps
 	$(BIN)/python -m pytest -m torture
 
+test-peers: .venv-peers/ready  ## compare losses and gradients with TRL, in an environment of its own
+	.venv-peers/bin/python -m pytest tests/peers
+
+bench: .venv/ready  ## measure what an objective costs in a training step
+	$(BIN)/python benchmarks/objectives.py
+
 check: .venv/ready  ## format, lint, types, import floors
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests docs benchmarks
+	$(BIN)/ruff check src tests docs benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 format: .venv/ready  ## format the code and mend what the linter can
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests docs benchmarks
+	$(BIN)/ruff check --fix src tests docs benchmarks
+
+docs: .venv/ready  ## write docs/methods.md from the objectives
+	$(BIN)/python docs/methods.py
 
 plan: .venv/ready  ## what SWEEP=demo would run
 	$(BIN)/posweep plan sweep=$(SWEEP)
@@ -53,4 +62,9 @@ clean:  ## remove outputs and caches (not .venv, not MLflow's records)
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("posweep needs Python 3.11 or newer; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv-peers/ready: pyproject.toml constraints.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . 'pytest>=9' 'trl==1.16.*'
 	touch $@

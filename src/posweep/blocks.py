@@ -21,7 +21,7 @@ Raw = list[tuple[dict[str, str], dict[str, Any]]]
 
 
 def blocks(configuration: Configuration, problems: list[str]) -> list[dict[str, Any]]:
-    """The sweep's blocks for the selected methods, as written; then the methods without one, with their recommended grids."""
+    """The sweep's blocks for the selected methods; a method without one brings its recommended grid."""
     sweep, methods = configuration.sweep, configuration.methods
     found: list[dict[str, Any]] = []
     for index, block in enumerate(sweep.blocks):

@@ -28,6 +28,17 @@ from posweep.trackers import Tracker, open_tracker
 JUDGE_PROMPTS = 20
 """Fewer prompts than this train no reward model, and hold out too few to know."""
 
+MADE = {
+    "sft": "the SFT policy",
+    "pairs": "tokens and reference log-probs",
+    "mismatched": "mismatched pairs for KTO",
+    "token_logps": "reference log-probs token by token",
+    "judge": "a judge",
+    "baselines": "SFT responses",
+    "scores": "scores of SFT responses",
+}
+"""What each kind of artifact is, to say what is being made."""
+
 
 def launch(configuration: Configuration, composed: str, say: Callable[[str], None] = print) -> None:
     """Run what is not finished, record it, and write the report.
@@ -151,14 +162,12 @@ def _make_artifacts(configuration: Configuration, folder: Path, progress: Progre
     from posweep.artifacts.store import Store
     from posweep.trial import baseline_measures
 
-    made = {"sft": "the SFT policy", "pairs": "tokens and reference log-probs", "judge": "a judge",
-            "baselines": "SFT responses", "scores": "scores of SFT responses"}  # fmt: skip
     seen: set[str] = set()
 
     def say(kind: str) -> None:
         if kind not in seen:
             seen.add(kind)
-            progress.say(f"making {made[kind]} …")
+            progress.say(f"making {MADE[kind]} …")
 
     shared = prepare(configuration, Store(folder / "artifacts", say), _device(configuration))
     facts = {**shared.facts, **_facts(configuration, sum(p.numel() for p in shared.policy.model.parameters()))}

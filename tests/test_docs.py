@@ -1,0 +1,52 @@
+"""The pages that are generated are current, and every objective says what the page of methods prints."""
+
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from posweep.objectives import OBJECTIVES, hyperparameters
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def methods():
+    spec = importlib.util.spec_from_file_location("methods", ROOT / "docs" / "methods.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_methods_is_current(methods):
+    assert methods.PAGE.read_text(encoding="utf-8") == methods.page(), "run make docs"
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_docstring_gives_line_formula_arguments_returns_and_source(methods, name):
+    parts = methods.paragraphs(name)
+    assert re.fullmatch(r"[^\n]+\.", parts[0])
+    assert parts[1].startswith("    ")
+    heads = [part.split("\n")[0] for part in parts]
+    assert "Args (of the call):" in heads
+    assert "Returns:" in heads
+    assert ("Raises:" in heads) != OBJECTIVES[name].reference_free
+    assert parts[-1].startswith("Source: ")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_symbol_of_the_formula_is_a_hyperparameter_and_the_reverse(methods, name):
+    """A formula that names β without a field β, or a field that no formula mentions, is half a method."""
+    formula = inspect.cleandoc(next(part for part in methods.paragraphs(name) if part.startswith("    ")))
+    for about in hyperparameters(OBJECTIVES[name]).values():
+        assert about.symbol in formula
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_method_has_a_row_and_a_section(methods, name):
+    text = methods.PAGE.read_text(encoding="utf-8")
+    anchor = OBJECTIVES[name].title.lower().replace(" ", "-")
+    assert f"(#{anchor}) | `{name}` | `" in text
+    assert f"\n## {OBJECTIVES[name].title}\n" in text
