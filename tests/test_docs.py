@@ -50,3 +50,21 @@ def test_every_method_has_a_row_and_a_section(methods, name):
     anchor = OBJECTIVES[name].title.lower().replace(" ", "-")
     assert f"(#{anchor}) | `{name}` | `" in text
     assert f"\n## {OBJECTIVES[name].title}\n" in text
+
+
+@pytest.mark.parametrize("file", ["src/posweep/objectives/ipo.py", "conf/method/ipo.yaml", "tests/objectives/cases.py"])
+def test_the_readme_s_example_is_the_real_method(file):
+    """Every line that README shows of IPO stands in its files, but for comments and what an ellipsis leaves out."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = readme.partition("## Add a method")[2].partition("\n## ")[0]
+    block = next(b for b in re.findall(r"```(?:python|yaml)\n(.*?)```", example, re.S) if _shows(b, file))
+    shown = [
+        line.strip() for line in block.splitlines() if line.strip() and "…" not in line and not line.startswith("#")
+    ]
+    real = {line.strip() for line in (ROOT / file).read_text(encoding="utf-8").splitlines()}
+    assert len(shown) > 2
+    assert [line for line in shown if line not in real] == []
+
+
+def _shows(block: str, file: str) -> bool:
+    return file in block or (file.endswith("cases.py") and block.startswith("@row"))

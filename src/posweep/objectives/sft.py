@@ -29,11 +29,11 @@ class SFT:
     Source: maximum likelihood; the control of a comparison, not a preference method.
     """
 
-    title: ClassVar[str] = "SFT"
+    title: ClassVar[str] = "SFT on chosen"
     version: ClassVar[int] = 1
     reference_free: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
-        """The SFT loss and rewards of each pair."""
+        """The loss of each chosen response, and the rewards of both."""
         return preference_loss(-logps.chosen_average(), logps.chosen_average(), logps.rejected_average())

@@ -57,12 +57,12 @@ def square(values: ArrayLike) -> NDArray[np.float64]:
     return np.sign(numbers) * numbers**2
 
 
-def nats_axis(axes: Axes, which: str, highest: float) -> None:
+def nats_axis(axes: Axes, which: str, highest: float, share: float = 0.085) -> None:
     """Make one axis a √ scale from 0 to a little above `highest` nats: 0 shows, 0.1 and 100 are both legible."""
     top = max(highest, 1e-3) * 1.12
     getattr(axes, f"set_{which}scale")("function", functions=(root, square))
     getattr(axes, f"set_{which}lim")(-0.0012 * top, top)
-    ticks = spaced([value for value in ROUND_NATS if value <= top], root, float(root(top)), share=0.085)
+    ticks = spaced([value for value in ROUND_NATS if value <= top], root, float(root(top)), share)
     set_ticks(getattr(axes, f"{which}axis"), ticks)
 
 
@@ -92,8 +92,11 @@ def places(values: pd.Series, scale: str) -> tuple[NDArray[np.float64], str]:
     return numbers.to_numpy(dtype=np.float64), kind
 
 
-def setting_axis(axes: Axes, values: pd.Series, scale: str) -> NDArray[np.float64]:
-    """Make the x axis one setting's: its scale, its own values as ticks where few. Returns where the values lie."""
+def setting_axis(axes: Axes, values: pd.Series, scale: str, tick_share: float = 0.14) -> NDArray[np.float64]:
+    """Make the x axis one setting's: its scale, its own values as ticks where few. Returns where the values lie.
+
+    Ticks stay at least `tick_share` of the axis apart.
+    """
     at, kind = places(values, scale)
     transform: Transform = np.log if kind == "log" else np.asarray
     low, high = float(transform(at.min())), float(transform(at.max()))
@@ -104,7 +107,7 @@ def setting_axis(axes: Axes, values: pd.Series, scale: str) -> NDArray[np.float6
     if kind == "words":
         set_ticks(axes.xaxis, range(int(high) + 1), list(dict.fromkeys(map(str, values))))
     elif kind == "log" or len(np.unique(at)) <= FEW:
-        set_ticks(axes.xaxis, spaced(_candidates(at), transform, high - low + 2 * margin, share=0.14))
+        set_ticks(axes.xaxis, spaced(_candidates(at), transform, high - low + 2 * margin, tick_share))
     return at
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from posweep.records import SweepRecord
 from posweep.report.distributions import distribution
-from posweep.report.frontier import frontier
+from posweep.report.frontier import MANY, frontier, spotlights
 from posweep.report.panels import ended_otherwise
 from posweep.report.sensitivity import sensitivity, varying
 from posweep.report.table import IDENTITY, STATUSES, evaluation_sets, measures_of, methods
@@ -113,9 +113,18 @@ def kl_against_win_rate(tables: Tables) -> list[Drawing]:
     data = data[data["status"] == "finished"]
     if data.empty:
         return []
+    heading, names = "Win-rate against what it costs in KL", methods(tables.record)
+    if len(names) > MANY:
+        place = tables.record.primary_metric.partition("/")[0]
+        data = data[data["set"] == (place if place in set(data["set"]) else data["set"].iloc[0])]
+        caption = (
+            f"One point per trial on {data['set'].iloc[0]}, one panel per method; grey: the trials of all methods. "
+            f"The SFT model stands at (0, ½). No interval is drawn. {JUDGED}."
+        )
+        return [Drawing("kl_against_win_rate", heading, caption, data, spotlights(data, names, tables.note))]
     caption = f"One point per trial; star: the SFT model at (0, ½). {WHISKERS}. {JUDGED}."
-    figure = frontier(data, methods(tables.record), tables.note)
-    return [Drawing("kl_against_win_rate", "Win-rate against what it costs in KL", caption, data, figure)]
+    figure = frontier(data, names, tables.note)
+    return [Drawing("kl_against_win_rate", heading, caption, data, figure)]
 
 
 def _distribution(

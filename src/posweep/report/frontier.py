@@ -1,4 +1,4 @@
-"""What each method pays in KL for what it wins: one point per trial."""
+"""What each method pays in KL for what it wins: one point per trial; one panel per method where there are many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from matplotlib.lines import Line2D
 
 from posweep.report.axes import nats_axis
 from posweep.report.panels import INTERVAL, finish, method_handles, name_x, panels
-from posweep.report.style import FAINT, INK, look
+from posweep.report.style import FAINT, INK, WIDTH, look
+from posweep.report.table import title
+
+MANY = 8  # methods that can be told apart in one panel
+EVERYONE = "#CFCFCF"
+ACROSS = 6  # panels in a row where each method has its own
 
 
 def frontier(data: pd.DataFrame, methods: Sequence[str], note: str) -> Figure:
@@ -33,8 +38,35 @@ def frontier(data: pd.DataFrame, methods: Sequence[str], note: str) -> Figure:
     nats_axis(grid[0], "x", float(highest) if pd.notna(highest) else 1.0)
     name_x(grid, "KL to SFT (nats per response, √ scale)")
     figure.supylabel("win-rate against SFT", fontsize=9)
-    star = Line2D([], [], linestyle="none", marker="*", color=INK, markersize=9, label="SFT")
+    star = Line2D([], [], linestyle="none", marker="*", color=INK, markersize=9, label="SFT model")
     return finish(figure, [*method_handles(methods), star], note)
+
+
+def spotlights(data: pd.DataFrame, methods: Sequence[str], note: str) -> Figure:
+    """The same on one evaluation set with a panel per method: its points in colour before those of all, in grey.
+
+    Args:
+        data: as of `frontier`, of one set.
+        methods: in the order of the panels.
+        note: the footnote.
+    """
+    rows = -(-len(methods) // ACROSS)
+    figure = Figure(figsize=(WIDTH, 1.45 * rows + 0.75), layout="constrained")
+    grid = figure.subplots(rows, ACROSS, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    for axes, method in zip(grid, methods, strict=False):
+        axes.set_title(title(method), loc="left", fontweight="bold", fontsize=9)
+        axes.axhline(0.5, color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
+        axes.scatter(data["kl"], data["win_rate"], 4, EVERYONE, linewidths=0, zorder=2)
+        mine = data[data["method"] == method]
+        axes.scatter(mine["kl"], mine["win_rate"], 16, look(method).colour, marker=look(method).marker, zorder=3)
+    for axes in grid[len(methods) :]:
+        axes.set_visible(False)
+    for axes in grid[max(0, len(methods) - ACROSS) : len(methods)]:
+        axes.tick_params(labelbottom=True)
+    nats_axis(grid[0], "x", float(data["kl"].max()), share=0.2)
+    figure.supxlabel("KL to SFT (nats per response, √ scale)", fontsize=9)
+    figure.supylabel("win-rate against SFT", fontsize=9)
+    return finish(figure, [], note)
 
 
 def _points(axes: Axes, method: str, data: pd.DataFrame) -> None:

@@ -13,6 +13,7 @@ from posweep.records import SweepRecord
 from posweep.report.figures import Drawing, Tables
 from posweep.report.markup import Safe, fact, html, picture
 from posweep.report.sections import (
+    WORK,
     distribution_table,
     failures_table,
     fairness_table,
@@ -57,7 +58,7 @@ def _sections(tables: Tables, summary: Mapping[str, Any], figures: Sequence[Show
     yield _section("Figures", "" if figures else "No trial has finished with a measure yet.", *map(_figure, figures))
     yield _section("Evaluation sets", SETS, per_set_table(tables)) if evaluation_sets(record) else ""
     yield _optional("The judges", JUDGES, judge_table(record))
-    yield _section("Where the time went", "Seconds, summed over trials.", seconds_table(record))
+    yield _section("Where the time went", SECONDS, seconds_table(record))
     yield _optional("Trials that did not finish", "Diverged is a result; failed is not.", failures_table(record))
     yield _optional("All trials", f"{ERRORS} “missing”: no result is recorded.", trials_table(tables))
 
@@ -67,6 +68,7 @@ FRESH = (
     f"The SFT model against fresh responses of its own must win half of the time; {ERRORS} Elsewhere than at 0.5, "
     "something other than the methods moves the win-rates."
 )
+SECONDS = f"Seconds, summed over trials; overhead (everything but {', '.join(WORK)}) as a share of the total."
 GIVEN = (
     "A method's distribution depends on what was searched. Decades: factors of ten spanned by its logarithmic dimensions; "
     "KL reached: lowest and highest of a configuration, nats per response."

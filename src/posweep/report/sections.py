@@ -108,19 +108,19 @@ def _set_rows(tables: Tables, place: str) -> list[list[object]]:
         medians = [decimals(float(pd.Series(v).median()), d) for v, (_, d) in zip(found, PER_SET.values(), strict=True)]
         rows.append(["" if rows else place, named(method, title(method)), *medians])
     own = [decimals(tables.record.baseline.get(f"{place}/{m}"), digits) for m, (_, digits) in PER_SET.items()]
-    rows.append(["", Safe("<em>SFT</em>"), *own])
+    rows.append(["", Safe("<em>SFT model</em>"), *own])
     return rows
 
 
 def seconds_table(record: SweepRecord) -> Safe:
-    """Seconds by stage, summed over trials, and the share that was none of the trial's own work."""
-    columns = [*methods(record), None]
-    spent = [_seconds(record, method) for method in columns]
-    stages = [stage for stage in dict.fromkeys(name for column in spent for name in column) if stage != "total"]
-    rows: list[list[object]] = [[stage, *(decimals(column.get(stage), 1) for column in spent)] for stage in stages]
-    rows.append(["total", *(decimals(_total(column), 1) for column in spent)])
-    rows.append([f"overhead (everything but {', '.join(WORK)})", *map(_overhead, spent)])
-    return table(["stage", *(title(name) if name else "all" for name in columns)], rows, own=2)
+    """Seconds by stage, summed over each method's trials, and the share that was none of the trials' own work."""
+    spent = {method: _seconds(record, method) for method in (*methods(record), None)}
+    stages = [stage for stage in dict.fromkeys(name for row in spent.values() for name in row) if stage != "total"]
+    rows: list[list[object]] = []
+    for method, row in spent.items():
+        name = named(method, title(method)) if method else "all"
+        rows.append([name, *(decimals(row.get(s), 1) for s in stages), decimals(_total(row), 1), _overhead(row)])
+    return table(["method", *stages, "total", "overhead"], rows)
 
 
 def _seconds(record: SweepRecord, method: str | None) -> dict[str, float]:

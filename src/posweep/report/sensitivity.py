@@ -1,14 +1,17 @@
-"""The primary metric against each hyperparameter, one row of panels per method."""
+"""The primary metric against each hyperparameter, one row of panels per method; two methods abreast where there are many."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -20,6 +23,7 @@ from posweep.report.table import title
 
 FEW = 8  # distinct values that get a median each; more are pooled into FEWER groups of equal size
 FEWER = 5
+MANY = 8  # methods: more stand two abreast
 
 
 def varying(data: pd.DataFrame, settings: Sequence[str]) -> dict[str, list[str]]:
@@ -42,38 +46,83 @@ def sensitivity(
         line: where the SFT model stands; None draws no line.
         note: the footnote.
     """
-    columns = _columns(varied)
-    size = (WIDTH * max(len(columns), 2) / 3 if len(columns) < 3 else WIDTH, 0.9 + 1.75 * len(varied))
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(varied), len(columns), sharey=True, squeeze=False)
-    for row, (method, names) in zip(grid, varied.items(), strict=True):
+    layout = Layout.of(varied)
+    figure = Figure(figsize=layout.size, layout="constrained")
+    grid = layout.grid(figure)
+    first: Axes | None = None
+    for place, (method, names) in enumerate(_in_common_order(varied).items()):
         mine = data[data["method"] == method]
-        for axes, name in zip(row, columns, strict=True):
-            axes.set_visible(name in names)
-            if name in names:
-                _panel(axes, mine[mine[name].notna()], method, name, metric, line)
+        row = [figure.add_subplot(spot, sharey=first) for spot in layout.spots(grid, place, len(names))]
+        first = first or row[0]
+        for axes, name in zip(row, names, strict=True):
+            _panel(axes, mine[mine[name].notna()], method, name, metric, line, layout.tick_share)
         _name_row(row, title(method))
-    low, high = grid[0, 0].get_ylim()
-    grid[0, 0].set_ylim(low - 0.14 * (high - low), high)  # room for the crosses
+    _make_room(first)
     figure.supylabel(label, fontsize=9)
     return finish(figure, _handles(data, list(varied), line), note)
 
 
-def _columns(varied: dict[str, list[str]]) -> list[str]:
-    """The settings, those of most methods first, so that the empty panels gather on the right."""
-    names = list(dict.fromkeys(name for names in varied.values() for name in names))
-    return sorted(names, key=lambda name: -sum(name in mine for mine in varied.values()))
+@dataclass(frozen=True)
+class Layout:
+    """How many panels stand where: `columns` for a method, `abreast` methods in a row."""
+
+    methods: int
+    columns: int
+    abreast: int
+
+    @classmethod
+    def of(cls, varied: dict[str, list[str]]) -> Layout:
+        """Two methods abreast where there are many and their panels are few."""
+        columns = max(map(len, varied.values()))
+        return cls(len(varied), columns, 2 if len(varied) > MANY and columns <= 3 else 1)
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Inches: the full width from three panels on, lower rows where there are many."""
+        across = self.columns * self.abreast
+        rows = -(-self.methods // self.abreast)
+        return WIDTH * min(max(across, 2) / 3, 1.0), 0.9 + (1.75 if self.abreast == 1 else 1.5) * rows
+
+    @property
+    def tick_share(self) -> float:
+        """Least distance of ticks, as a share of the axis: labels need more of a narrow one."""
+        return 0.14 if self.columns * self.abreast <= 4 else 0.3
+
+    def grid(self, figure: Figure) -> GridSpec:
+        """Cells for all panels, with a narrow empty column between methods abreast."""
+        between = [*([1.0] * self.columns), 0.12] * self.abreast
+        return figure.add_gridspec(-(-self.methods // self.abreast), len(between) - 1, width_ratios=between[:-1])
+
+    def spots(self, grid: GridSpec, place: int, count: int) -> list[SubplotSpec]:
+        """The cells of one method's panels."""
+        row, beside = divmod(place, self.abreast)
+        return [grid[row, beside * (self.columns + 1) + i] for i in range(count)]
 
 
-def _name_row(row: NDArray[np.object_], text: str) -> None:
-    """The method's name over the first panel that is there, which also carries the y axis."""
-    first = next(axes for axes in row if axes.get_visible())
-    first.set_title(text, loc="left", fontweight="bold")
-    first.tick_params(labelleft=True)
+def _in_common_order(varied: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Each method's settings, those of most methods first, so that the same ones stand below each other."""
+    often = Counter(name for names in varied.values() for name in names)
+    return {method: sorted(names, key=lambda name: -often[name]) for method, names in varied.items()}
 
 
-def _panel(axes: Axes, data: pd.DataFrame, method: str, name: str, metric: str, line: float | None) -> None:
-    at = setting_axis(axes, data[name], declared(method, name).scale)
+def _make_room(first: Axes | None) -> None:
+    """For the crosses below the points; all panels share the axis."""
+    if first is not None:
+        low, high = first.get_ylim()
+        first.set_ylim(low - 0.14 * (high - low), high)
+
+
+def _name_row(row: Sequence[Axes], text: str) -> None:
+    """The method's name over its first panel, which also carries the y axis."""
+    row[0].set_title(text, loc="left", fontweight="bold")
+    for axes in row[1:]:
+        axes.tick_params(labelleft=False)
+
+
+def _panel(
+    axes: Axes, data: pd.DataFrame, method: str, name: str, metric: str, line: float | None, tick_share: float
+) -> None:
+    at = setting_axis(axes, data[name], declared(method, name).scale, tick_share)
     values = data[metric].to_numpy(dtype=np.float64)
     axes.set_xlabel(symbol(method, name), labelpad=1)
     if line is not None:

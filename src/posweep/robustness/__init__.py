@@ -9,12 +9,15 @@ from posweep.robustness.distribution import (
     share_above,
     with_score,
 )
+from posweep.robustness.effects import Effect, effects
 
 __all__ = [
     "Best",
     "Distribution",
+    "Effect",
     "cross_fitted_best",
     "describe",
+    "effects",
     "interquartile_mean",
     "percentile",
     "share_above",
