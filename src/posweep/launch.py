@@ -187,7 +187,7 @@ def _facts(configuration: Configuration, parameters: int) -> dict[str, Any]:
         facts["commit"] = commit
     if configuration.data.kind == "demo":
         facts["note"] = (
-            "The demo world was tuned so that every method can go right and wrong in it: "
+            "The demo world was tuned so that methods can go right and wrong in it: "
             "how it ranks methods is no evidence about methods."
         )
     return facts

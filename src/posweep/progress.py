@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import sys
 import time
 from collections import Counter
@@ -21,6 +22,10 @@ from posweep.records import TrialResult, TrialSpec
 
 LINE_EVERY = 5.0
 """Seconds between plain lines."""
+LEADING = 3
+"""Methods whose best score a plain line names."""
+FRAME = 6
+"""Lines of the live display that are not methods."""
 
 
 class Progress:
@@ -98,7 +103,10 @@ class Progress:
         if now - self._last_line < LINE_EVERY and ended < len(self.specs):
             return
         self._last_line = now
-        best = ", ".join(f"{OBJECTIVES[method].title} {value:.3f}" for method, value in self.best.items())
+        leading = (
+            self.best if len(self.best) <= LEADING else heapq.nlargest(LEADING, self.best, key=self.best.__getitem__)
+        )
+        best = ", ".join(f"{OBJECTIVES[method].title} {self.best[method]:.3f}" for method in leading)
         self.say(
             f"{ended}/{len(self.specs)} done · {counts['running']} running · {counts['failed']} failed · "
             f"{counts['diverged']} diverged · {self.time_left()} left · best {self.metric}: {best or '–'}"
@@ -108,13 +116,17 @@ class Progress:
         table = Table(box=None, pad_edge=False)
         for name in ("method", "done", "running", "failed", "diverged", f"best {self.metric}"):
             table.add_column(name, justify="left" if name == "method" else "right")
-        for method in dict.fromkeys(spec.method for spec in self.specs.values()):
+        methods = list(dict.fromkeys(spec.method for spec in self.specs.values()))
+        shown = self._window(methods, self._console.size.height - FRAME)
+        for method in shown:
             mine = Counter(self.status.get(key, "left") for key, spec in self.specs.items() if spec.method == method)
             done, best = mine["finished"] + mine["diverged"], self.best.get(method)
             table.add_row(
                 OBJECTIVES[method].title, f"{done}/{mine.total()}", str(mine["running"]), str(mine["failed"]),
                 str(mine["diverged"]), "–" if best is None else f"{best:.3f}",
             )  # fmt: skip
+        if len(shown) < len(methods):
+            table.add_row(Text(f"… {len(shown)} of {len(methods)} methods shown", style="dim"))
         counts = self.counts()
         ended = counts["finished"] + counts["diverged"] + counts["failed"]
         foot = Table.grid(padding=(0, 1))
@@ -123,3 +135,13 @@ class Progress:
         )
         waiting = ended == self.before and not counts["running"]
         return Group(Text(f"{self.phase} · starting workers …" if waiting else self.phase), table, foot)
+
+    def _window(self, methods: Sequence[str], room: int) -> Sequence[str]:
+        """As many methods as there is room for, from a little before the first that is not done."""
+        room = max(room, LEADING)
+        if len(methods) <= room:
+            return methods
+        left = [self.specs[key].method for key in self.specs if self.status.get(key) in (None, "running")]
+        first = methods.index(left[0]) if left else 0
+        start = min(max(0, first - 2), len(methods) - room)
+        return methods[start : start + room]

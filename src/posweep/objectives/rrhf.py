@@ -31,7 +31,9 @@ class RRHF:
     reference_free: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    nll_weight: float = hyperparameter(1.0, symbol="λ", at_least=0, source="2304.05302: both terms weigh the same")
+    nll_weight: float = hyperparameter(
+        1.0, symbol="λ", at_least=0, scale="log", source="2304.05302: both terms weigh the same"
+    )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:
         """The RRHF loss and rewards of each pair."""

@@ -33,7 +33,11 @@ class SLiC:
 
     delta: float = hyperparameter(1.0, symbol="δ", at_least=0, source="2305.10425: a margin of 1")
     nll_weight: float = hyperparameter(
-        0.1, symbol="λ", at_least=0, source="searched from 0.1 to 10 in public comparisons; remembered, unconfirmed"
+        0.1,
+        symbol="λ",
+        at_least=0,
+        scale="log",
+        source="searched from 0.1 to 10 in public comparisons; remembered, unconfirmed",
     )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:

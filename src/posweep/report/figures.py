@@ -58,7 +58,7 @@ def drawings(tables: Tables) -> list[Drawing]:
 def win_rates(tables: Tables) -> list[Drawing]:
     """How win-rates against the SFT model spread over each method's configurations."""
     fresh = _baseline(tables.record, "win_rate_vs_sft")
-    lines = {"SFT (½)": dict.fromkeys(evaluation_sets(tables.record), 0.5)}
+    lines = {"SFT model (½)": dict.fromkeys(evaluation_sets(tables.record), 0.5)}
     lines |= {"A/A: SFT against fresh SFT": fresh} if fresh else {}
     words = f"Solid line: ½, as good as the SFT model; dotted: SFT against fresh responses of its own. {JUDGED}"
     heading = "Win-rate against SFT, over each method's configurations"
@@ -68,14 +68,14 @@ def win_rates(tables: Tables) -> list[Drawing]:
 def lengths_and_kl(tables: Tables) -> list[Drawing]:
     """The same for how far policies move from the SFT model and how long their responses are."""
     far, long = "KL to the SFT model", "Response length"
-    zero = {"SFT (0)": dict.fromkeys(evaluation_sets(tables.record), 0.0)}
+    zero = {"SFT model (0)": dict.fromkeys(evaluation_sets(tables.record), 0.0)}
     own = _baseline(tables.record, "response_length")
     axis = "KL to SFT (nats per response, √ scale)"
     own_words = "Line: the SFT model's own mean length" if own else "The SFT model's own length is not recorded"
     return [
         *_distribution(tables, "kl_to_sft", far, axis, zero, "Line: the SFT model itself, 0"),
         *_distribution(
-            tables, "response_length", long, "response length (tokens)", {"SFT": own} if own else {}, own_words
+            tables, "response_length", long, "response length (tokens)", {"SFT model": own} if own else {}, own_words
         ),
     ]
 

@@ -56,7 +56,7 @@ def spotlights(data: pd.DataFrame, methods: Sequence[str], note: str) -> Figure:
     for axes, method in zip(grid, methods, strict=False):
         axes.set_title(title(method), loc="left", fontweight="bold", fontsize=9)
         axes.axhline(0.5, color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
-        axes.scatter(data["kl"], data["win_rate"], 4, EVERYONE, linewidths=0, zorder=2)
+        axes.scatter(data["kl"], data["win_rate"], 4, EVERYONE, linewidths=0, zorder=2, rasterized=True)
         mine = data[data["method"] == method]
         axes.scatter(mine["kl"], mine["win_rate"], 16, look(method).colour, marker=look(method).marker, zorder=3)
     for axes in grid[len(methods) :]:
@@ -64,7 +64,7 @@ def spotlights(data: pd.DataFrame, methods: Sequence[str], note: str) -> Figure:
     for axes in grid[max(0, len(methods) - ACROSS) : len(methods)]:
         axes.tick_params(labelbottom=True)
     nats_axis(grid[0], "x", float(data["kl"].max()), share=0.2)
-    figure.supxlabel("KL to SFT (nats per response, √ scale)", fontsize=9)
+    grid[min((rows - 1) * ACROSS + ACROSS // 2, len(methods)) - 1].set_xlabel("KL to SFT (nats per response, √ scale)")
     figure.supylabel("win-rate against SFT", fontsize=9)
     return finish(figure, [], note)
 

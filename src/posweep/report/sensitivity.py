@@ -155,7 +155,7 @@ def _handles(data: pd.DataFrame, methods: Sequence[str], line: float | None) -> 
     """What marks and shades mean; the shades in the first method's colour."""
     style = look(methods[0])
     entries: list[Line2D | Patch] = [Line2D([], [], color=FAINT, linewidth=1.3, label="median")]
-    entries += [line_handle("SFT")] if line is not None else []
+    entries += [line_handle("SFT model")] if line is not None else []
     entries += [Line2D([], [], linestyle="none", marker="x", color=INK, markersize=5, label="diverged")]
     rates = data["learning_rate"].dropna() if "learning_rate" in data else pd.Series(dtype=float)
     distinct = np.unique(places(rates, "log")[0]) if len(rates) else np.array([])
