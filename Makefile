@@ -22,7 +22,7 @@ torture: .venv/ready  ## run the long tests too: an empty environment, whole swe
 	$(BIN)/python -m pytest -m torture
 
 test-peers: .venv-peers/ready  ## compare losses and gradients with TRL, in an environment of its own
-	.venv-peers/bin/python -m pytest tests/peers
+	TRL_EXPERIMENTAL_SILENCE=1 .venv-peers/bin/python -m pytest tests/peers
 
 bench: .venv/ready  ## measure what an objective costs in a training step
 	$(BIN)/python benchmarks/objectives.py

@@ -51,7 +51,7 @@ MISTAKES = {
     "no sweep": ("", "sweep: none named; add sweep=NAME, one of "),
     "unknown sweep": ("sweep=smok", "sweep=smok: no such sweep; there are "),
     "unknown verb": ("paln sweep=smoke", "paln: no such verb; there are launch, plan, status, trial, report, "),
-    "unknown method": ("sweep=smoke method=[dpoo]", "method=dpoo: no such method; there are dpo, ln_dpo, simpo."),
+    "unknown method": ("sweep=smoke method=[dpoo]", "method=dpoo: no such method; there are alphapo, aot, "),
     "misspelt hyperparameter": (
         "sweep=smoke method.dpo.hyperparameters.betta=1",
         "method.dpo.hyperparameters.betta: DPO has no hyperparameter 'betta'; it takes beta (β), gamma (γ)",
