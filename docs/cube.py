@@ -53,7 +53,7 @@ def page(trials: list[tuple[TrialSpec, Outcome]]) -> str:
 
 def section(words: str, found: dict[str, Effect], mean: float) -> list[str]:
     """A table of effects, in the order of the factors and then their interactions."""
-    rows = [f"| {name} | {e.difference:+.3f} ± {e.error:.3f} | {e.share:.0%} |" for name, e in found.items()]
+    rows = [f"| {name} | {e.difference:+.3f} ± {e.error:.3f} | {e.share:.1%} |" for name, e in found.items()]
     return [f"## {words}", "", f"Mean win-rate {mean:.3f}.", "", "| | effect | share |", "|---|---|---|", *rows, ""]
 
 

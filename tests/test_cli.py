@@ -51,7 +51,7 @@ MISTAKES = {
     "no sweep": ("", "sweep: none named; add sweep=NAME, one of "),
     "unknown sweep": ("sweep=smok", "sweep=smok: no such sweep; there are "),
     "unknown verb": ("paln sweep=smoke", "paln: no such verb; there are launch, plan, status, trial, report, "),
-    "unknown method": ("sweep=smoke method=[dpoo]", "method=dpoo: no such method; there are alphapo, aot, "),
+    "unknown method": ("sweep=smoke method=[dpoo]", "method=dpoo: no such method; there are all, alphapo, "),
     "misspelt hyperparameter": (
         "sweep=smoke method.dpo.hyperparameters.betta=1",
         "method.dpo.hyperparameters.betta: DPO has no hyperparameter 'betta'; it takes beta (β), gamma (γ)",
@@ -157,6 +157,20 @@ def test_a_malformed_line_is_named_by_file_and_number(posweep, tmp_path, pairs, 
     assert (ran.out, list(tmp_path.iterdir())) == ("", [])
 
 
+def test_kto_wants_more_than_one_prompt(posweep, pairs):
+    """Its reference point is made of responses to other prompts; other methods do not mind."""
+    row = '{"prompt": "ood", "chosen": "good", "rejected": "bad"}\n'
+    (pairs / "ood.jsonl").write_text(row * 4)
+    words = ("sweep=alpaca_small", f"data.path={pairs}", "train.batch_size=2")  # 8 prompts are too few for the judge
+    ran = posweep(*words, "method=[dpo,kto]")
+    sentence = (
+        "method: KTO takes responses to other prompts, but the ood pairs of data=local all have one prompt; leave"
+    )
+    assert ran.code == 2
+    assert ran.err.startswith(sentence)
+    assert posweep(*words, "method=[dpo]").err.startswith("data.judge_share: leaves ")
+
+
 def test_a_prompt_of_training_in_an_evaluation_set_is_refused(posweep, pairs):
     (pairs / "ood.jsonl").write_text((pairs / "train.jsonl").read_text())
     ran = posweep("sweep=alpaca_small", f"data.path={pairs}", "train.batch_size=2")
@@ -206,7 +220,7 @@ def alone(*arguments: str, **environment: str) -> Ran:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["posweep plan sweep=NAME", "sweep: alpaca_small, cube, demo", "method: alphapo, aot"]),
+        (["--help"], ["posweep plan sweep=NAME", "sweep: alpaca_small, cube, demo", "method: all, alphapo, aot"]),
         (["plan", "--help"], ["posweep plan sweep=NAME"]),
         (["--cfg", "job", "sweep=demo"], ["name: demo", "learning_rate: 0.0003", "uri: sqlite:///mlflow.db"]),
         (["plan", "sweep=smoke"], ["6 trials, 0 finished, 6 left"]),

@@ -1,7 +1,9 @@
 """Every file composes, says what its dataclass says, and every mistake becomes a sentence."""
 
 import dataclasses
+import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from posweep.checks import SECTIONS
 from posweep.config import configure, sweeps, tracking
 from posweep.errors import ConfigError
 from posweep.fields import plain
-from posweep.objectives import OBJECTIVES
+from posweep.objectives import OBJECTIVES, hyperparameters
 from posweep.plan import make_plan
 from posweep.settings import DATA, JUDGES, MethodSettings
 
@@ -98,6 +100,33 @@ def test_every_setting_has_a_sentence_above_it(file):
 
 
 # --- what is selected
+
+
+def test_all_is_every_method_in_the_order_of_the_table(folder):
+    """No file lists them, so a new method is in it at once, also where a working folder has a conf of its own."""
+    assert list(configure(["sweep=smoke", "method=[all]"]).methods) == list(OBJECTIVES)
+    assert list(configure(["sweep=methods"]).methods) == list(OBJECTIVES)
+    assert configure(["sweep=smoke", "method=[all]"]).methods["kto"].grid == {"beta": (0.03, 0.1, 0.3, 0.9)}
+
+
+def test_the_sweep_of_every_method_is_even():
+    """As many configurations each; one learning-rate axis, whose bins the methods without hyperparameters fill."""
+    configuration = configure(["sweep=methods"])
+    by_method = {name: [s for s in make_plan(configuration) if s.method == name] for name in OBJECTIVES}
+    for name, specs in by_method.items():
+        rates = sorted(spec.train["learning_rate"] for spec in specs)
+        centres = [math.prod(rates[i : i + 4]) ** 0.25 for i in (0, 4, 8)]
+        assert len(rates) == 12
+        assert centres == pytest.approx(configuration.sweep.learning_rates, rel=5e-3), name
+        assert (len(set(rates)) == 3) == bool(hyperparameters(OBJECTIVES[name]))
+
+
+def test_the_cube_is_balanced():
+    plan = make_plan(configure(["sweep=cube"]))
+    corners = Counter((spec.method, spec.hyperparameters["gamma"] > 0) for spec in plan)
+    assert len(corners) == 8
+    assert set(corners.values()) == {9}
+    assert {spec.hyperparameters["nll_weight"] for spec in plan if spec.method == "cpo"} == {0.0}
 
 
 def test_the_working_folder_comes_first(folder):

@@ -7,17 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from posweep.config import configure
 from posweep.objectives import OBJECTIVES, hyperparameters
+from posweep.plan import make_plan
+from posweep.records import Outcome, Response, TrialResult
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def methods():
-    spec = importlib.util.spec_from_file_location("methods", ROOT / "docs" / "methods.py")
+def program(name: str):
+    """A program of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def methods():
+    return program("methods")
 
 
 def test_the_page_of_methods_is_current(methods):
@@ -68,3 +76,18 @@ def test_the_readme_s_example_is_the_real_method(file):
 
 def _shows(block: str, file: str) -> bool:
     return file in block or (file.endswith("cases.py") and block.startswith("@row"))
+
+
+def test_the_page_of_the_cube_finds_the_effect_that_was_put_in():
+    """Every trial with a reference wins 0.6 of its prompts, every other 0.4: no other effect, no other share."""
+    plan = make_plan(configure(["sweep=cube"]))
+    result = TrialResult("k", "r", "s", "finished")
+    trials = [(spec, Outcome(result, rows(0.6 if spec.method in ("dpo", "ln_dpo") else 0.4))) for spec in plan]
+    text = program("cube").page(trials)
+    assert text.count("| reference | +0.200 ± 0.000 | 100.0% |") == 4
+    assert text.count("| margin | +0.000 ± 0.000 | 0.0% |") == 4
+    assert "over\n72 configurations; ± is one standard error over 4 prompts" in text
+
+
+def rows(wins: float) -> tuple[Response, ...]:
+    return tuple(Response("ood", i, "p", "t", 1, False, 0.0, 1, {"gold": 0.0}, {"vs_sft": wins}) for i in range(4))

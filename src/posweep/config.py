@@ -32,6 +32,9 @@ from posweep.fields import build
 from posweep.objectives import OBJECTIVES
 from posweep.settings import Configuration, TrackingSettings
 
+EVERY_METHOD = "method/all"
+"""The choice that stands for every method there is; no file, so that a new method need not be entered anywhere."""
+
 
 class PosweepSource(FileConfigSource):  # type: ignore[misc]
     """Configuration files of one folder: its `conf/`, with its `sweeps/` as the group `sweep`."""
@@ -42,7 +45,10 @@ class PosweepSource(FileConfigSource):  # type: ignore[misc]
         return "posweep"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """One YAML file."""
+        """One YAML file, or the list of all methods."""
+        if config_path.removesuffix(".yaml") == EVERY_METHOD:
+            everything = OmegaConf.create({"defaults": list(OBJECTIVES)})
+            return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", everything, {"package": None})
         file = f"{self.path}/{_within(config_path).removesuffix('.yaml')}.yaml"
         try:
             found = super().load_config(_within(config_path))
@@ -61,15 +67,17 @@ class PosweepSource(FileConfigSource):  # type: ignore[misc]
         return bool(super().is_group(_within(config_path)))
 
     def is_config(self, config_path: str) -> bool:
-        """Whether this is a file."""
-        return bool(super().is_config(_within(config_path)))
+        """Whether this is a file, or stands for all files of its group."""
+        every = config_path.removesuffix(".yaml") == EVERY_METHOD and self.is_group("method")
+        return every or bool(super().is_config(_within(config_path)))
 
     def list(self, config_path: str, results_filter: Any) -> Any:
         """The choices of a group, or the groups themselves."""
         folder = Path(self.path) / _within(config_path)
         names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+        names |= {"": {"sweep"}, "method": {"all.yaml"}}.get(config_path, set())
         found: Any = []
-        for name in sorted(names | ({"sweep"} if config_path == "" else set())):
+        for name in sorted(names):
             self._list_add_result(found, f"{config_path}/{name}".lstrip("/"), name, results_filter)
         return sorted(set(found))
 
@@ -220,4 +228,5 @@ def _unknown_setting(key: str, overrides: Sequence[str]) -> str:
 
 
 def _options(group: str) -> list[str]:
-    return sorted({f.stem for folder in search_folders().values() for f in (folder / _within(group)).glob("*.yaml")})
+    found = {f.stem for folder in search_folders().values() for f in (folder / _within(group)).glob("*.yaml")}
+    return sorted(found | ({"all"} if group == "method" else set()))

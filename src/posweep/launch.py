@@ -13,10 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from posweep import data
+from posweep.data import Preferences
 from posweep.errors import PreflightError, TrialsFailed
 from posweep.executors import Event, Work, open_executor
 from posweep.folder import CONFIG, HEADER, PLAN, RUNNING, folder_of, folder_problems, only_driver, read_header
 from posweep.ledger import Ledger, write_atomically
+from posweep.objectives import OBJECTIVES, needs
 from posweep.plan import Plan, make_plan
 from posweep.progress import Progress
 from posweep.publish import refresh
@@ -94,11 +97,10 @@ def run_alone(configuration: Configuration, spec: TrialSpec, say: Callable[[str]
 
 
 def _data_problems(configuration: Configuration, plan: Plan) -> list[str]:
-    """Read the data before anything starts: malformed lines, or fewer pairs than a step or a judge takes."""
-    from posweep import data
-
-    loaded, kind, problems = data.load(configuration.data), configuration.data.kind, []
+    """Read the data before anything starts: malformed lines, or less of it than a step, a judge or KTO takes."""
+    loaded, kind = data.load(configuration.data), configuration.data.kind
     largest, pairs = max(spec.train["batch_size"] for spec in plan), len(loaded.train)
+    problems = _mismatch_problems(configuration, loaded)
     if largest > pairs:
         problems.append(f"train.batch_size: {largest} pairs a step, but data={kind} has {pairs} pairs to train on.")
     prompts = len({pair.prompt for pair in loaded.judge})
@@ -107,6 +109,18 @@ def _data_problems(configuration: Configuration, plan: Plan) -> list[str]:
             f"data.judge_share: leaves {prompts} prompts to a judge that is trained; it needs {JUDGE_PROMPTS} or more."
         )
     return problems
+
+
+def _mismatch_problems(configuration: Configuration, loaded: Preferences) -> list[str]:
+    """Sets of one prompt, where a method takes responses to other prompts."""
+    asking = [OBJECTIVES[name].title for name in configuration.methods if "mismatched" in needs(OBJECTIVES[name])]
+    sets = {name: loaded.evaluation[name] for name in configuration.evaluation.sets or configuration.data.sets}
+    return [
+        f"method: {', '.join(asking)} takes responses to other prompts, but the {name} pairs of "
+        f"data={configuration.data.kind} all have one prompt; leave it out (method=[…])."
+        for name, pairs in {"training": loaded.train, **sets}.items()
+        if asking and len({pair.prompt for pair in pairs}) < 2
+    ]
 
 
 def _write_down(folder: Path, plan: Plan, composed: str) -> None:
