@@ -1,4 +1,8 @@
-"""Writes docs/cube.md from the trials of the cube: `posweep sweep=cube`, then `python docs/cube.py [outputs/cube]`."""
+"""Writes docs/cube.md from the trials of the cube.
+
+posweep sweep=cube
+python docs/cube.py [outputs/cube [PAGE]]
+"""
 
 from __future__ import annotations
 
@@ -63,7 +67,7 @@ def prompt_wins(outcome: Outcome) -> list[float]:
     return [row.wins["vs_sft"] for row in rows]
 
 
-def main(folder: Path) -> None:
+def main(folder: Path = Path("outputs/cube"), written: Path = PAGE) -> None:
     """Read plan and ledger of the sweep and write the page."""
     plan, ledger = Plan.from_jsonl("cube", (folder / "plan.jsonl").read_text()), Ledger(folder)
     found = {spec.key: ledger.outcome(spec.key) for spec in plan}
@@ -71,8 +75,8 @@ def main(folder: Path) -> None:
     if missing:
         sys.exit(f"{folder}: {len(missing)} of {len(plan)} trials have no responses; run posweep sweep=cube first.")
     by_key = {spec.key: spec for spec in plan}
-    PAGE.write_text(page([(by_key[key], outcome) for key, outcome in found.items() if outcome]), encoding="utf-8")
+    written.write_text(page([(by_key[key], outcome) for key, outcome in found.items() if outcome]), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/cube"))
+    main(*map(Path, sys.argv[1:]))
