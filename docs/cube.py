@@ -71,9 +71,10 @@ def main(folder: Path = Path("outputs/cube"), written: Path = PAGE) -> None:
     """Read plan and ledger of the sweep and write the page."""
     plan, ledger = Plan.from_jsonl("cube", (folder / "plan.jsonl").read_text()), Ledger(folder)
     found = {spec.key: ledger.outcome(spec.key) for spec in plan}
-    missing = [key for key, outcome in found.items() if outcome is None or not outcome.responses]
-    if missing:
-        sys.exit(f"{folder}: {len(missing)} of {len(plan)} trials have no responses; run posweep sweep=cube first.")
+    if missing := [key for key, outcome in found.items() if outcome is None]:
+        sys.exit(f"{folder}: {len(missing)} of {len(plan)} trials are missing; run posweep sweep=cube first.")
+    if diverged := [key for key, outcome in found.items() if outcome and not outcome.responses]:
+        sys.exit(f"{folder}: {len(diverged)} trials diverged; the cube is not balanced without them.")
     by_key = {spec.key: spec for spec in plan}
     written.write_text(page([(by_key[key], outcome) for key, outcome in found.items() if outcome]), encoding="utf-8")
 

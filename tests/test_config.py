@@ -201,6 +201,28 @@ MISTAKES = {
         ["sweep=demo", "method.dpo.hyperparameters.betta=1"],
         r"method\.dpo\.hyperparameters\.betta: DPO has no hyperparameter 'betta'; it takes beta \(β\), gamma \(γ\)",
     ),
+    "misspelt hyperparameter of a method that the sweep does not name": (
+        ["sweep=demo", "method=[kto]", "method.kto.hyperparameters.betaa=1"],
+        r"method\.kto\.hyperparameters\.betaa: KTO has no hyperparameter 'betaa'; it takes beta \(β\), desirable_weight",
+    ),
+    "hyperparameter of a method that has none": (
+        ["sweep=demo", "method=[sft]", "+method.sft.hyperparameters.beta=1"],
+        r"method\.sft\.hyperparameters: SFT on chosen has no hyperparameter 'beta'; it has none\.$",
+    ),
+    "training setting as a hyperparameter": (
+        ["sweep=demo", "+method.dpo.hyperparameters.learning_rate=1e-3"],
+        r"method\.dpo\.hyperparameters: DPO has no hyperparameter .*; learning_rate is set for all methods, by train\.learning",
+    ),
+    "setting of a method that is not selected": (
+        ["sweep=demo", "method=[kto]", "+method.dpo.hyperparameters.beta=0.2"],
+        r"method\.dpo: something is set for a method that is not selected; add dpo to method=\[…\]",
+    ),
+    "method in capitals": (["sweep=demo", "method=[DPO]"], r"method=DPO: no such method; .* Did you mean dpo\?$"),
+    "misspelt setting of the sweep": (
+        ["sweep=demo", "sweep.seedz=[1]"], r"sweep\.seedz: no such setting; sweep takes .*name, seeds.* Did you mean seeds\?$",
+    ),
+    "no learning rate": (["sweep=demo", "sweep.learning_rates=[]"], r"sweep\.learning_rates: must be different numbers > 0"),
+    "learning rate of 0": (["sweep=demo", "sweep.learning_rates=[0]"], r"sweep\.learning_rates: .* must be > 0, got \[0\.0\]"),
     "new axis of a grid": (
         ["sweep=demo", "method.dpo.grid={betta:[1]}", "sweep.blocks=[]"], r"method\.dpo\.grid\S* .*'?betta'?",
     ),

@@ -44,12 +44,17 @@ def test_a_docstring_gives_line_formula_arguments_returns_and_source(methods, na
     assert parts[-1].startswith("Source: ")
 
 
+DEFINED = {"bco": {"δ"}}
+"""Greek letters that a formula defines on a line of its own."""
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_symbol_of_the_formula_is_a_hyperparameter_and_the_reverse(methods, name):
     """A formula that names β without a field β, or a field that no formula mentions, is half a method."""
     formula = inspect.cleandoc(next(part for part in methods.paragraphs(name) if part.startswith("    ")))
-    for about in hyperparameters(OBJECTIVES[name]).values():
-        assert about.symbol in formula
+    symbols = {about.symbol for about in hyperparameters(OBJECTIVES[name]).values()}
+    assert {symbol for symbol in symbols if symbol not in formula} == set()
+    assert set(re.findall("[αβγδετ]|λ(?:_[DU])?", formula)) - DEFINED.get(name, set()) == symbols - {"c"}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -145,7 +145,7 @@ def test_build_refuses_what_is_no_mapping(values):
 def test_range_problems_name_place_symbol_rule_and_value():
     assert range_problems(Outer, {"rate": 0.0, "share": 0.5, "points": (0.5, 2.0), "elsewhere": -1}, "x") == [
         "x.rate: η must be > 0, got 0.0.",
-        "x.points: points must be > 0 and <= 1, got (0.5, 2.0).",
+        "x.points: points must be > 0 and <= 1, got [0.5, 2.0].",
     ]
 
 

@@ -126,7 +126,7 @@ def _checked(
     for name, value in point.items():
         cls = objective if name in own else TrainSettings
         if name not in own and name not in SHARED:
-            found.append(f"{place}: {unknown_hyperparameter(method, name)}")
+            found.append(f"{place}: {unknown_hyperparameter(method, name, in_block=True)}")
             continue
         try:
             checked[name] = typed(value, _hints(cls)[name])
@@ -144,14 +144,15 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def unknown_hyperparameter(method: str, name: str) -> str:
-    """The sentence for a name that is neither the method's hyperparameter nor a shared training setting."""
-    own = ", ".join(f"{n} ({a.symbol})" for n, a in hyperparameters(OBJECTIVES[method]).items()) or "none"
-    shared = ", ".join(sorted(SHARED))
-    return (
-        f"{OBJECTIVES[method].title} has no hyperparameter '{name}'; it takes {own}, "
-        f"or a shared training setting ({shared})."
-    )
+def unknown_hyperparameter(method: str, name: str, in_block: bool = False) -> str:
+    """The sentence for a name that is no hyperparameter of the method nor, in a block, a shared training setting."""
+    title, own = OBJECTIVES[method].title, hyperparameters(OBJECTIVES[method])
+    takes = "it takes " + ", ".join(f"{n} ({a.symbol})" for n, a in own.items()) if own else "it has none"
+    if in_block:
+        takes += f"; a block may also vary a shared training setting ({', '.join(sorted(SHARED))})"
+    elif name in SHARED:
+        takes += f"; {name} is set for all methods, by train.{name}"
+    return f"{title} has no hyperparameter '{name}'; {takes}."
 
 
 KINDS: dict[str, Callable[..., Raw]] = {"grid": _grid, "list": _list, "random": _drawn, "qmc": _drawn}

@@ -80,6 +80,11 @@ def _methods(composed: Mapping[str, Any], problems: list[str]) -> dict[str, Meth
                 f"{place}: no such method; there are {', '.join(OBJECTIVES)}.{nearest(name, list(OBJECTIVES))}"
             )
             continue
+        if isinstance(values, Mapping) and not {"hyperparameters", "grid"} <= set(values):
+            problems.append(
+                f"{place}: something is set for a method that is not selected; add {name} to method=[…] "
+                f"(a method's own file has both hyperparameters and grid)."
+            )
         settings = build(MethodSettings, values, place, problems)
         given, own = settings.hyperparameters, hyperparameters(OBJECTIVES[name])
         problems += [f"{place}.hyperparameters: {unknown_hyperparameter(name, n)}" for n in given if n not in own]
@@ -101,7 +106,7 @@ def _identity_problems(sweep: SweepSettings) -> list[str]:
         )
     if not sweep.learning_rates or len(set(sweep.learning_rates)) != len(sweep.learning_rates):
         problems.append(
-            f"{place} → sweep.learning_rates: must be different numbers > 0, at least one, got {list(sweep.learning_rates)}."
+            f"sweep.learning_rates: must be different numbers > 0, at least one, got {list(sweep.learning_rates)}."
         )
     return problems
 
@@ -164,5 +169,6 @@ def _length_problems(data: Any, model: ModelSettings, sample: SampleSettings, tr
 
 def nearest(name: str, known: Iterable[Any]) -> str:
     """` Did you mean …?`, where something known is near."""
-    found = difflib.get_close_matches(name, list(map(str, known)), n=1)
-    return f" Did you mean {found[0]}?" if found else ""
+    by_lower = {str(one).lower(): str(one) for one in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f" Did you mean {by_lower[found[0]]}?" if found else ""

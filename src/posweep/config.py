@@ -206,7 +206,7 @@ def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
 
 def _unknown_setting(key: str, overrides: Sequence[str]) -> str:
     section, _, name = key.rpartition(".")
-    rest = [o for o in overrides if not key.startswith(o.lstrip("+~").partition("=")[0])]
+    rest = [o for o in overrides if not _sets(o, key)]
     try:
         if len(rest) == len(overrides):
             raise KeyError(key)  # it stands in a file: composing again would end here again
@@ -225,6 +225,12 @@ def _unknown_setting(key: str, overrides: Sequence[str]) -> str:
         if section.endswith("hyperparameters") and method in OBJECTIVES:
             return f"{key}: {unknown_hyperparameter(method, name)}"
     return f"{key}: no such setting; {where} takes {', '.join(map(str, known))}.{nearest(name, known)}"
+
+
+def _sets(override: str, key: str) -> bool:
+    """Whether an override sets a key, or a mapping around it; the choice of a group does not."""
+    name = override.lstrip("+~").partition("=")[0]
+    return key == name or (key.startswith(f"{name}.") and not _options(name))
 
 
 def _options(group: str) -> list[str]:

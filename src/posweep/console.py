@@ -60,8 +60,11 @@ def _remarks(configuration: Configuration, plan: Plan) -> list[str]:
         )
     sizes = Counter(spec.method for spec in plan)
     if len(set(sizes.values())) > 1:
-        unequal = ", ".join(f"{OBJECTIVES[m].title} {n}" for m, n in sizes.items())
-        remarks.append(f"The methods have unequal numbers of trials ({unequal}): do not compare their maxima.")
+        usual = Counter(sizes.values()).most_common(1)[0][0]
+        unequal = ", ".join(f"{OBJECTIVES[m].title} {n}" for m, n in sizes.items() if n != usual)
+        remarks.append(
+            f"The methods have unequal numbers of trials ({usual} each, but {unequal}): do not compare their maxima."
+        )
     return remarks
 
 

@@ -68,7 +68,7 @@ def range_problems(cls: type, values: Mapping[str, Any], place: str) -> list[str
     """One sentence per value outside the range its field declares: `<place>.<name>: β must be > 0, got 0.0.`"""
     known = {field.name: field for field in dataclasses.fields(cls)}
     return [
-        f"{place}.{name}: {about(known[name]).symbol or name} must be {about(known[name]).rule()}, got {value!r}."
+        f"{place}.{name}: {about(known[name]).symbol or name} must be {about(known[name]).rule()}, got {plain(value)!r}."
         for name, value in values.items()
         if name in known and not about(known[name]).allows(value)
     ]

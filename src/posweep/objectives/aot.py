@@ -47,7 +47,7 @@ class AOT:
         symbol="β",
         above=0,
         scale="log",
-        source="as other losses on sums in public code; 0.1 remembered of 2406.05882, unconfirmed",
+        source="as losses on sums in public code; 0.1 remembered of 2406.05882, unconfirmed",
     )
 
     def __call__(self, logps: PreferenceLogps) -> PreferenceLoss:

@@ -20,8 +20,8 @@ class LNDPO:
 
         −log σ( β (ρ_w/|y_w| − ρ_l/|y_l|) − γ ),   ρ = log π(y|x) − log π_ref(y|x)
 
-    At policy = reference and γ = 0 the loss is log 2. With equal lengths L it is DPO at β/L; with a constant reference
-    it is SimPO. Its β lives on SimPO's scale (1 to 10), not on DPO's.
+    At policy = reference and γ = 0 the loss is log 2. With equal lengths L it is DPO at β/L; with a reference that
+    gives every token the same probability it is SimPO. Its β lives on SimPO's scale (1 to 10), not on DPO's.
 
     Args (of the call):
         logps: sums over response tokens in nats, lengths in tokens, each (pairs,); reference values required.

@@ -16,13 +16,13 @@ from posweep.objectives.base import (
 
 @dataclass(frozen=True)
 class RDPO:
-    """DPO whose implicit reward counts each token α against the response, so that length does not pay.
+    """DPO for a reward less α a token: its implicit reward is β ρ + α |y|, so that length does not pay.
 
         −log σ( β (ρ_w − ρ_l) + α (|y_w| − |y_l|) ),   ρ = log π(y|x) − log π_ref(y|x)
 
     A longer chosen response makes the margin larger and the push smaller. α is per token: its scale is that of the
     differences in length, α = 1 saturates at ten tokens. At policy = reference the loss is −log σ(α (|y_w| − |y_l|)),
-    log 2 for equal lengths. α = 0 is DPO.
+    log 2 for equal lengths. α = 0 is DPO. The reward counts length, and so does the preference accuracy by it.
 
     Args (of the call):
         logps: sums over response tokens in nats, lengths in tokens, each (pairs,); reference values required.

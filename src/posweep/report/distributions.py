@@ -19,7 +19,7 @@ from posweep.report.table import title
 
 DENSITY_FROM = 20  # points; fewer are shown as they are
 BOX_FROM = 5
-MANY = 8  # methods: more stand closer together
+AT_EASE = 8  # methods: more stand closer together
 STYLES: tuple[Literal["-", ":"], ...] = ("-", ":", ":")  # of the SFT lines: the first is what to compare with
 GOLDEN = 0.6180339887  # its multiples fill an interval evenly: a jitter without a random number
 
@@ -43,7 +43,7 @@ def distribution(
         nats: whether the x axis is a √ scale of nats.
     """
     names = list(dict.fromkeys(data["set"]))
-    figure, grid = panels(names, height=0.5 + (0.62 if len(methods) <= MANY else 0.46) * len(methods))
+    figure, grid = panels(names, height=0.5 + (0.62 if len(methods) <= AT_EASE else 0.46) * len(methods))
     for axes, name in zip(grid, names, strict=True):
         _panel(axes, data[data["set"] == name], methods, nats)
         for style, values in zip(STYLES, lines.values(), strict=False):

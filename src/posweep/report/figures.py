@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from posweep.records import SweepRecord
 from posweep.report.distributions import distribution
-from posweep.report.frontier import MANY, frontier, spotlights
+from posweep.report.frontier import TOGETHER, frontier, spotlights
 from posweep.report.panels import ended_otherwise
 from posweep.report.sensitivity import sensitivity, varying
 from posweep.report.table import IDENTITY, STATUSES, evaluation_sets, measures_of, methods
@@ -114,7 +114,7 @@ def kl_against_win_rate(tables: Tables) -> list[Drawing]:
     if data.empty:
         return []
     heading, names = "Win-rate against what it costs in KL", methods(tables.record)
-    if len(names) > MANY:
+    if len(names) > TOGETHER:
         place = tables.record.primary_metric.partition("/")[0]
         data = data[data["set"] == (place if place in set(data["set"]) else data["set"].iloc[0])]
         caption = (

@@ -14,7 +14,7 @@ from posweep.report.panels import INTERVAL, finish, method_handles, name_x, pane
 from posweep.report.style import FAINT, INK, WIDTH, look
 from posweep.report.table import title
 
-MANY = 8  # methods that can be told apart in one panel
+TOGETHER = 8  # methods that can be told apart in one panel
 EVERYONE = "#CFCFCF"
 ACROSS = 6  # panels in a row where each method has its own
 

@@ -23,7 +23,7 @@ from posweep.report.table import title
 
 FEW = 8  # distinct values that get a median each; more are pooled into FEWER groups of equal size
 FEWER = 5
-MANY = 8  # methods: more stand two abreast
+ONE_BY_ONE = 8  # methods: more stand two abreast
 
 
 def varying(data: pd.DataFrame, settings: Sequence[str]) -> dict[str, list[str]]:
@@ -74,7 +74,7 @@ class Layout:
     def of(cls, varied: dict[str, list[str]]) -> Layout:
         """Two methods abreast where there are many and their panels are few."""
         columns = max(map(len, varied.values()))
-        return cls(len(varied), columns, 2 if len(varied) > MANY and columns <= 3 else 1)
+        return cls(len(varied), columns, 2 if len(varied) > ONE_BY_ONE and columns <= 3 else 1)
 
     @property
     def size(self) -> tuple[float, float]:

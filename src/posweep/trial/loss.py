@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from posweep.artifacts.pairs import TokenPairs
-from posweep.artifacts.reference import ReferenceLogps
+from posweep.artifacts.reference import Mismatched, ReferenceLogps
 from posweep.artifacts.shared import EvaluationSet, Shared
 from posweep.objectives import OBJECTIVES, Objective, PreferenceLogps, PreferenceLoss, needs
 from posweep.policy.load import Policy
@@ -107,8 +107,8 @@ class PairLoss:
         if not self.objective.reference_free:
             known["reference_chosen_logps"] = self.reference.chosen[items]
             known["reference_rejected_logps"] = self.reference.rejected[items]
-        if "mismatched" in asked and self.reference.mismatched:
-            known["reference_mismatched_logps"] = self.reference.mismatched.logps[items]
+        if "mismatched" in asked:
+            known["reference_mismatched_logps"] = self._mismatched().logps[items]
         if "sampled" in asked or "shared" in asked:
             common = self._common_pairs(batch.epoch)
             sums = torch.from_numpy(common.reference_chosen[items]), torch.from_numpy(common.reference_rejected[items])
@@ -135,12 +135,15 @@ class PairLoss:
 
     def _mismatched_logps(self, batch: Batch) -> Tensor:
         """log π of responses to other prompts, without gradient: they only set a reference point."""
-        if self.reference.mismatched is None:
-            raise ValueError("mismatched pairs were not prepared for this sweep")
         prompts = [self.pairs.prompts[i] for i in batch.items]
-        responses = [self.reference.mismatched.responses[i] for i in batch.items]
+        responses = [self._mismatched().responses[i] for i in batch.items]
         with torch.no_grad():
             return sequence_logps(self.policy, collate(prompts, responses, self.policy.pad, self.policy.device))
+
+    def _mismatched(self) -> Mismatched:
+        if self.reference.mismatched is None:
+            raise ValueError("mismatched pairs were not prepared for this sweep")
+        return self.reference.mismatched
 
 
 def _both(name: str, values: Tensor) -> dict[str, Tensor]:
