@@ -211,7 +211,7 @@ MISTAKES = {
     ),
     "training setting as a hyperparameter": (
         ["sweep=demo", "+method.dpo.hyperparameters.learning_rate=1e-3"],
-        r"method\.dpo\.hyperparameters: DPO has no hyperparameter .*; learning_rate is set for all methods, by train\.learning",
+        r"method\.dpo\.hyperparameters: DPO has no hyperparameter .*; learning_rate is set for all methods, by train",
     ),
     "setting of a method that is not selected": (
         ["sweep=demo", "method=[kto]", "+method.dpo.hyperparameters.beta=0.2"],
@@ -219,10 +219,10 @@ MISTAKES = {
     ),
     "method in capitals": (["sweep=demo", "method=[DPO]"], r"method=DPO: no such method; .* Did you mean dpo\?$"),
     "misspelt setting of the sweep": (
-        ["sweep=demo", "sweep.seedz=[1]"], r"sweep\.seedz: no such setting; sweep takes .*name, seeds.* Did you mean seeds\?$",
+        ["sweep=demo", "sweep.seedz=[1]"], r"sweep\.seedz: no such setting; sweep takes .*name, seeds.* mean seeds\?$",
     ),
     "no learning rate": (["sweep=demo", "sweep.learning_rates=[]"], r"sweep\.learning_rates: must be different numbers > 0"),
-    "learning rate of 0": (["sweep=demo", "sweep.learning_rates=[0]"], r"sweep\.learning_rates: .* must be > 0, got \[0\.0\]"),
+    "learning rate of 0": (["sweep=demo", "sweep.learning_rates=[0]"], r"sweep\.learning_rates: .* > 0, got \[0\.0\]"),
     "new axis of a grid": (
         ["sweep=demo", "method.dpo.grid={betta:[1]}", "sweep.blocks=[]"], r"method\.dpo\.grid\S* .*'?betta'?",
     ),

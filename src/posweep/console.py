@@ -17,6 +17,9 @@ from posweep.plan import Plan, detectable_difference, make_plan
 from posweep.records import TrialResult, TrialSpec
 from posweep.settings import Configuration
 
+FEW = 6
+"""Methods that a sentence may list."""
+
 
 def print_plan(configuration: Configuration) -> None:
     """Trials per block with what is finished, the smallest difference the prompts can show, and the time, if known."""
@@ -61,10 +64,10 @@ def _remarks(configuration: Configuration, plan: Plan) -> list[str]:
     sizes = Counter(spec.method for spec in plan)
     if len(set(sizes.values())) > 1:
         usual = Counter(sizes.values()).most_common(1)[0][0]
-        unequal = ", ".join(f"{OBJECTIVES[m].title} {n}" for m, n in sizes.items() if n != usual)
-        remarks.append(
-            f"The methods have unequal numbers of trials ({usual} each, but {unequal}): do not compare their maxima."
-        )
+        named = {m: n for m, n in sizes.items() if n != usual or len(sizes) <= FEW}
+        unequal = ", ".join(f"{OBJECTIVES[m].title} {n}" for m, n in named.items())
+        rest = "" if len(named) == len(sizes) else f", the others {usual}"
+        remarks.append(f"The methods have unequal numbers of trials ({unequal}{rest}): do not compare their maxima.")
     return remarks
 
 
