@@ -73,7 +73,10 @@ GIVEN = (
     "A method's distribution depends on what was searched. Decades: factors of ten spanned by its logarithmic dimensions; "
     "KL reached: lowest and highest of a configuration, nats per response."
 )
-SETS = "Medians over configurations (means over seeds, diverged and failed dropped); the row “SFT model” holds its own values."
+SETS = (
+    "Medians over configurations (means over seeds, diverged and failed trials dropped); "
+    "the row “SFT model” holds its own values."
+)
 JUDGES = "Held-out accuracy counts only as far as it exceeds what “the longer response wins” gets right."
 
 
