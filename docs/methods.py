@@ -26,8 +26,8 @@ Generated from the objectives (`src/posweep/objectives/`) and their grids (`conf
 the rejected response. NLL terms are per token.
 
 β has no common scale across methods: each has its own grid, and the report prints it beside every result. "Remembered"
-marks a default that could not be confirmed in a source. Equation numbers are as public implementations cite them;
-where none is given, none was found.
+marks a default that could not be confirmed in a source. Equation numbers are as public implementations cite them,
+those of DPO, SimPO and IRPO as remembered; where none is given, none was found.
 """
 
 
