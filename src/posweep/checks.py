@@ -83,7 +83,7 @@ def _methods(composed: Mapping[str, Any], problems: list[str]) -> dict[str, Meth
         if isinstance(values, Mapping) and not {"hyperparameters", "grid"} <= set(values):
             problems.append(
                 f"{place}: something is set for a method that is not selected; add {name} to method=[…] "
-                f"(a method's own file has both hyperparameters and grid)."
+                "(a method's own file has both hyperparameters and grid)."
             )
         settings = build(MethodSettings, values, place, problems)
         given, own = settings.hyperparameters, hyperparameters(OBJECTIVES[name])
