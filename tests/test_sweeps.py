@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from posweep.objectives import OBJECTIVES
-from posweep.report.table import title
+from posweep.report.tables import title
 
 from .judges.endpoint import Endpoint, longer
 

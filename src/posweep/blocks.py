@@ -52,9 +52,14 @@ def _block_problems(place: str, block: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def design(block: Mapping[str, Any]) -> str:
+    """How a block chooses its points."""
+    return next(kind for kind in KINDS if kind in block)
+
+
 def expand(block: Mapping[str, Any], problems: list[str]) -> list[dict[str, Any]]:
     """The points of one block, each checked against the method's hyperparameters and the shared settings."""
-    kind = next(kind for kind in KINDS if kind in block)
+    kind = design(block)
     place, content = f"{block['place']}{kind}", block[kind]
     found: list[str] = []
     try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posweep import data, hub
-from posweep.blocks import blocks, expand
+from posweep.blocks import blocks, design, expand
 from posweep.errors import ConfigError
 from posweep.fields import canonical, fingerprint, plain, scoped
 from posweep.objectives import OBJECTIVES, hyperparameters
@@ -144,5 +144,5 @@ def _trial(
     return TrialSpec(
         key=key, response_key=response_key, score_key=score_key, configuration=configured, method=method,
         hyperparameters=values, train=train, seed=seed, varied=tuple(point), block=block["index"],
-        prior=block.get("prior", "custom"),
+        prior=block.get("prior", "custom"), design=design(block),
     )  # fmt: skip

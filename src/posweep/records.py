@@ -108,7 +108,10 @@ class Example(JsonRecord):
 
 @dataclass(frozen=True)
 class TrialSpec(JsonRecord):
-    """One trial of the plan: everything that determines its numbers, under three nested keys."""
+    """One trial of the plan: everything that determines its numbers, under three nested keys.
+
+    `design` says how its point was chosen: `grid`, `list`, `random`, `qmc`, or `adaptive` by a search that saw scores.
+    """
 
     key: str
     response_key: str
@@ -121,6 +124,7 @@ class TrialSpec(JsonRecord):
     varied: tuple[str, ...] = ()
     block: int = 0
     prior: str = "recommended"
+    design: str = "grid"
 
     @property
     def point(self) -> dict[str, Any]:
@@ -143,6 +147,31 @@ class Response(JsonRecord):
     kl_length: int
     scores: Mapping[str, float] = field(default_factory=dict)
     wins: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Opponents(JsonRecord):
+    """What responses to one evaluation prompt are compared with, as texts, with lengths in tokens and scores by judge.
+
+    Attributes:
+        chosen: the data's chosen response.
+        sft: K responses of the SFT model.
+        fresh: K more of them, from a noise stream of their own: the A/A row, and what best-of-n chooses among.
+        scores: judge → `chosen`, `sft`, `fresh` → scores; judges that compare have none.
+        fresh_wins: of each fresh response, named as those of `Response`.
+    """
+
+    set: str
+    index: int
+    prompt: str
+    chosen: str
+    chosen_length: int
+    sft: tuple[str, ...]
+    sft_lengths: tuple[int, ...]
+    fresh: tuple[str, ...]
+    fresh_lengths: tuple[int, ...]
+    scores: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    fresh_wins: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -226,6 +255,7 @@ class SweepRecord:
         responses: per-prompt rows by key.
         baseline: the SFT model's own measures, `<set>/<measure>`; its `win_rate_vs_sft` is the A/A row and must be ½.
         facts: what else a reader should know: `judge/<name>/<fact>` numbers, `commit`, `data`, `model` texts.
+        opponents: what responses were compared with, by prompt; empty in records of older versions.
         others: trials the tracker holds that the plan does not name.
         run_urls: where each trial's run is shown, by key.
     """
@@ -237,5 +267,6 @@ class SweepRecord:
     responses: Mapping[str, tuple[Response, ...]] = field(default_factory=dict)
     baseline: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    opponents: tuple[Opponents, ...] = ()
     others: int = 0
     run_urls: Mapping[str, str] = field(default_factory=dict)

@@ -132,7 +132,7 @@ def make_record(plan: tuple[TrialSpec, ...], prompts: int = 64, diverged=(), fai
         "data/train/dropped: chosen equals rejected": 4,
     }
     urls = {trial.key: f"http://127.0.0.1:5000/#/runs/{position}" for position, trial in enumerate(plan)}
-    return SweepRecord("demo", "ood/win_rate_vs_sft", plan, results, rows, baseline, facts, 2, urls)
+    return SweepRecord("demo", "ood/win_rate_vs_sft", plan, results, rows, baseline, facts, others=2, run_urls=urls)
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ from scipy.stats import kendalltau
 
 from posweep.records import Response, SweepRecord, TrialResult
 from posweep.report import write_report
-from posweep.report.judges import agreement_table, agreement_words, interval, judge_agreement, judge_table, judges
-from posweep.report.markup import count, decimals
-from posweep.report.sections import data_table, per_set_table
-from posweep.report.table import trials
+from posweep.report.page.judges import agreement_table, agreement_words, interval, judge_agreement, judge_table, judges
+from posweep.report.page.markup import count, decimals
+from posweep.report.page.sections import data_table, per_set_table
+from posweep.report.tables import Tables
 
 PAIR = ["judge", "other_judge"]
 
@@ -179,11 +179,7 @@ def test_what_judges_counted_is_shown_as_counts(record):
 
 
 def test_sets_say_whether_they_are_in_distribution(record):
-    from posweep.report.figures import Tables
-    from posweep.report.table import configurations
-
-    by_trial = trials(record)
-    text = str(per_set_table(Tables(record, by_trial, configurations(by_trial))))
+    text = str(per_set_table(Tables.of(record)))
     assert 'iid<br><span class="faint">in distribution</span>' in text
     assert 'ood<br><span class="faint">out of distribution</span>' in text
     assert '<td class="text">ood_counts</td>' in text

@@ -12,9 +12,9 @@ import pytest
 
 from posweep.records import SweepRecord
 from posweep.report import summary, write_report
-from posweep.report.axes import number, spaced
-from posweep.report.style import look
-from posweep.report.table import configurations, evaluation_sets, trials
+from posweep.report.drawing.axes import number, spaced
+from posweep.report.drawing.style import look
+from posweep.report.tables import Tables, configurations, evaluation_sets, trials
 
 ROW = ["trials", "finished", "diverged", "failed", "best", "median", "iqm", "p10", "share_beating_sft"]
 WIN = "ood/win_rate_vs_sft"
@@ -34,6 +34,10 @@ class References(HTMLParser):
 
     def handle_data(self, data):
         self.found += re.findall(r"url\(([^)]*)\)|@import\s+(\S+)", data)
+
+
+def summed(record: SweepRecord) -> dict:
+    return summary(Tables.of(record))
 
 
 def without(record: SweepRecord, *measures: str) -> SweepRecord:
@@ -56,7 +60,7 @@ def files_of(folder):
 
 
 def test_summary_has_exactly_the_documented_shape(record, made):
-    found = summary(record)
+    found = summed(record)
     assert list(found) == ["sweep", "primary_metric", "evaluation", "failures", "methods"]
     assert (found["sweep"], found["evaluation"], found["failures"]) == ("demo", "ood", "dropped")
     assert list(found["methods"]) == made.methods
@@ -64,14 +68,14 @@ def test_summary_has_exactly_the_documented_shape(record, made):
 
 
 def test_summary_counts_every_trial_of_the_plan(record):
-    counts = {name: [row[key] for key in ROW[:4]] for name, row in summary(record)["methods"].items()}
+    counts = {name: [row[key] for key in ROW[:4]] for name, row in summed(record)["methods"].items()}
     assert counts == {"dpo": [12, 11, 1, 0], "ln_dpo": [12, 11, 0, 1], "simpo": [12, 11, 0, 0]}
 
 
 def test_summary_statistics_are_over_configurations_that_finished(record):
     mine = [spec.key for spec in record.plan if spec.method == "dpo"]
     wins = np.array([record.results[key].measures[WIN] for key in mine if record.results[key].status == "finished"])
-    row = summary(record)["methods"]["dpo"]
+    row = summed(record)["methods"]["dpo"]
     assert row["median"] == pytest.approx(np.median(wins))
     assert row["p10"] == pytest.approx(np.percentile(wins, 10))
     assert row["iqm"] == pytest.approx(np.sort(wins)[2:-2].mean())
@@ -82,12 +86,12 @@ def test_summary_statistics_are_over_configurations_that_finished(record):
 def test_best_is_the_maximum_where_there_are_no_responses(record):
     silent = dataclasses.replace(record, responses={})
     wins = [result.measures[WIN] for key, result in record.results.items() if key.startswith("dpo") and result.measures]
-    assert summary(silent)["methods"]["dpo"]["best"] == max(wins)
+    assert summed(silent)["methods"]["dpo"]["best"] == max(wins)
 
 
 def test_share_beating_sft_is_null_for_a_metric_that_is_no_win_rate(record):
     other = dataclasses.replace(record, primary_metric="iid/kl_to_sft")
-    assert {row["share_beating_sft"] for row in summary(other)["methods"].values()} == {None}
+    assert {row["share_beating_sft"] for row in summed(other)["methods"].values()} == {None}
 
 
 def test_a_configuration_is_the_mean_of_its_finished_seeds(made):
@@ -131,7 +135,7 @@ def test_everything_is_written_and_the_same_twice(record, tmp_path):
 def test_summary_json_is_the_summary(record, tmp_path):
     write_report(record, tmp_path)
     text = (tmp_path / "summary.json").read_text(encoding="utf-8")
-    assert json.loads(text) == summary(record)
+    assert json.loads(text) == summed(record)
     assert "NaN" not in text
 
 
@@ -219,7 +223,7 @@ def test_measures_missing_in_some_trials_leave_the_others(record, tmp_path):
     results = {**record.results, key: dataclasses.replace(record.results[key], measures={"ood/kl_to_sft": math.inf})}
     holed = dataclasses.replace(record, results=results)
     write_report(holed, tmp_path)
-    assert summary(holed)["methods"]["dpo"]["median"] is not None
+    assert summed(holed)["methods"]["dpo"]["median"] is not None
 
 
 def test_values_that_are_words_and_many_points_are_drawn(made, tmp_path):

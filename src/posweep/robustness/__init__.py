@@ -2,6 +2,16 @@
 
 from posweep.robustness.agreement import RankAgreement, agreement, kappa, rank_agreement
 from posweep.robustness.best import Best, cross_fitted_best
+from posweep.robustness.crossed import (
+    Interval,
+    Sample,
+    configuration_scores,
+    crossed_interval,
+    holm,
+    p_value,
+    run_scores,
+    with_scores,
+)
 from posweep.robustness.distribution import (
     Distribution,
     describe,
@@ -16,15 +26,23 @@ __all__ = [
     "Best",
     "Distribution",
     "Effect",
+    "Interval",
     "RankAgreement",
+    "Sample",
     "agreement",
+    "configuration_scores",
     "cross_fitted_best",
+    "crossed_interval",
     "describe",
     "effects",
+    "holm",
     "interquartile_mean",
     "kappa",
+    "p_value",
     "percentile",
     "rank_agreement",
+    "run_scores",
     "share_above",
     "with_score",
+    "with_scores",
 ]

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
-from posweep.report.axes import nats_axis, root, square
-from posweep.report.panels import INTERVAL, finish, line_handle, name_x, panels
-from posweep.report.style import FAINT, INK, look
-from posweep.report.table import title
+from posweep.report.drawing.axes import nats_axis, root, square
+from posweep.report.drawing.panels import INTERVAL, finish, line_handle, name_x, panels
+from posweep.report.drawing.style import FAINT, INK, look
+from posweep.report.tables import title
 
 DENSITY_FROM = 20  # points; fewer are shown as they are
 BOX_FROM = 5

@@ -6,15 +6,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import Literal
 
-import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from posweep.report.style import FAINT, INK, WIDTH, look
-from posweep.report.table import STATUSES, title
+from posweep.report.drawing.style import FAINT, INK, WIDTH, look
+from posweep.report.tables import title
 
 COLUMNS = 3
 NOTE_WIDTH = 150  # characters of a footnote line in a figure of full width
@@ -66,18 +65,3 @@ def method_handles(methods: Sequence[str]) -> list[Line2D]:
 def line_handle(label: str, style: Literal["-", ":"] = "-") -> Line2D:
     """A legend entry for a line that stands for the SFT model."""
     return Line2D([], [], color=INK, linewidth=1.2, linestyle=style, label=label)
-
-
-def ended_otherwise(trials: pd.DataFrame) -> str:
-    """The footnote: trials that left no point, by method. `diverged: DPO 1 of 12; failed: none of 36; …`"""
-    return "; ".join(f"{word}: {_counted(trials, word)}" for word in STATUSES[1:])
-
-
-def _counted(trials: pd.DataFrame, status: str) -> str:
-    """How many trials of each method ended so; only the methods that have one."""
-    parts = [
-        f"{name} {(group['status'] == status).sum()} of {len(group)}"
-        for name, group in trials.groupby("title", sort=False)
-        if (group["status"] == status).any()
-    ]
-    return ", ".join(parts) or f"none of {len(trials)}"

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from posweep.records import SweepRecord, TrialSpec
-from posweep.report.axes import declared, number, symbol
-from posweep.report.figures import Tables
-from posweep.report.markup import Safe, count, decimals, html, link, named, table, with_error
-from posweep.report.table import evaluation_sets, facts_of, is_win_rate, methods, scores, status, title
+from posweep.report.drawing.axes import declared, number, symbol
+from posweep.report.page.markup import Safe, count, decimals, html, link, named, table, with_error
+from posweep.report.tables import Tables, evaluation_sets, facts_of, is_win_rate, methods, plain_scores, status, title
 
 WORK = ("train", "generate", "kl", "judge", "measure")
 PER_SET = {  # measure → heading, digits
@@ -91,7 +90,7 @@ def _decades(method: str, varied: Mapping[str, list[Any]]) -> str:
 def _reached(tables: Tables, method: str) -> str | None:
     """The lowest and highest KL of a configuration, on the primary metric's set."""
     place = tables.record.primary_metric.partition("/")[0]
-    found = scores(tables.configurations, method, f"{place}/kl_to_sft")
+    found = plain_scores(tables.configurations, method, f"{place}/kl_to_sft")
     found = found[np.isfinite(found)]
     return f"{found.min():.3g} … {found.max():.3g}" if len(found) else None
 
@@ -107,7 +106,7 @@ def _set_rows(tables: Tables, place: str) -> list[list[object]]:
     rows: list[list[object]] = []
     named_so = _set_name(tables.record, place)
     for method in methods(tables.record):
-        found = [scores(tables.configurations, method, f"{place}/{measure}") for measure in PER_SET]
+        found = [plain_scores(tables.configurations, method, f"{place}/{measure}") for measure in PER_SET]
         medians = [decimals(float(pd.Series(v).median()), d) for v, (_, d) in zip(found, PER_SET.values(), strict=True)]
         rows.append(["" if rows else named_so, named(method, title(method)), *medians])
     own = [decimals(tables.record.baseline.get(f"{place}/{m}"), digits) for m, (_, digits) in PER_SET.items()]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from urllib.parse import urlsplit
 
-from posweep.report.style import look
+from posweep.report.drawing.style import look
 
 MISSING = "–"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from posweep.records import SweepRecord
-from posweep.report.figures import Drawing, Tables
-from posweep.report.judges import TERMS, agreement_table, agreement_words, judge_table
-from posweep.report.markup import Safe, fact, html, picture, terms
-from posweep.report.sections import (
+from posweep.report.chapter import Chapter
+from posweep.report.page.judges import TERMS, agreement_table, agreement_words, judge_table
+from posweep.report.page.markup import Safe, fact, html, terms
+from posweep.report.page.sections import (
     WORK,
     data_table,
     distribution_table,
@@ -26,25 +25,23 @@ from posweep.report.sections import (
     seconds_table,
     trials_table,
 )
-from posweep.report.style import WIDTH
-from posweep.report.table import STATUSES, best, evaluation_sets, methods, status, title
+from posweep.report.page.sheets import chapter_section
+from posweep.report.tables import STATUSES, Tables, best, evaluation_sets, methods, status, title
 
 ELSEWHERE = ("judge/", "set/", "data/")  # facts that tables of their own show
-CSS = files("posweep.report").joinpath("page.css").read_text(encoding="utf-8")
+CSS = files("posweep.report.page").joinpath("page.css").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A drawing and its SVG, as the page embeds it."""
-
-    drawing: Drawing
-    svg: bytes
-
-
-def page(tables: Tables, summary: Mapping[str, Any], figures: Sequence[Shown], agreed: pd.DataFrame) -> str:
-    """The whole document; `agreed` is what `judge_agreement` found."""
+def page(
+    tables: Tables,
+    summary: Mapping[str, Any],
+    told: Sequence[Chapter],
+    pictures: Mapping[str, bytes],
+    agreed: pd.DataFrame,
+) -> str:
+    """The whole document: chapters with their pictures (SVG by name); `agreed` is what `judge_agreement` found."""
     name = escape(tables.record.name)
-    body = "\n".join(section for section in _sections(tables, summary, figures, agreed) if section)
+    body = "\n".join(section for section in _sections(tables, summary, told, pictures, agreed) if section)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -53,7 +50,11 @@ def page(tables: Tables, summary: Mapping[str, Any], figures: Sequence[Shown], a
 
 
 def _sections(
-    tables: Tables, summary: Mapping[str, Any], figures: Sequence[Shown], agreed: pd.DataFrame
+    tables: Tables,
+    summary: Mapping[str, Any],
+    told: Sequence[Chapter],
+    pictures: Mapping[str, bytes],
+    agreed: pd.DataFrame,
 ) -> Iterable[str]:
     record = tables.record
     yield _header(record)
@@ -61,7 +62,7 @@ def _sections(
     shown = (distribution_table(summary), *fresh)
     yield _section(f"Distribution of {record.primary_metric}", _best_words(tables), *shown)
     yield _section("What each method was given", GIVEN, fairness_table(tables))
-    yield _section("Figures", "" if figures else "No trial has finished with a measure yet.", *map(_figure, figures))
+    yield from (chapter_section(chapter, pictures) for chapter in told)
     yield _section("Evaluation sets", SETS, per_set_table(tables)) if evaluation_sets(record) else ""
     yield _optional("The data", DATA, data_table(record))
     known = judge_table(record)
@@ -121,7 +122,7 @@ def _header(record: SweepRecord) -> str:
 
 def _best_words(tables: Tables) -> str:
     """What the statistics of the summary mean; how `best` was found."""
-    fitted = [best(tables.record, tables.configurations, method)[1] for method in methods(tables.record)]
+    fitted = [best(tables, method)[1] for method in methods(tables.record)]
     found = (
         "best: cross-fitted, chosen on half of the prompts and scored on the other half"
         if fitted and all(fitted)
@@ -132,14 +133,4 @@ def _best_words(tables: Tables) -> str:
         "statistics and counted beside them. IQM: mean of the middle half; 10th pct.: nine of ten do at least as well; "
         f"{found}; beat SFT: share of point estimates above ½. "
         "Win-rates are the judge's. The rows are in the order of the plan."
-    )
-
-
-def _figure(shown: Shown) -> Safe:
-    drawing = shown.drawing
-    narrow = drawing.figure.get_figwidth() < WIDTH
-    image = picture(shown.svg, f"{drawing.heading}. {drawing.caption}", narrow)
-    return Safe(
-        f'<figure id="{escape(drawing.name)}">\n<h3>{html(drawing.heading)}</h3>\n<div class="scroll">{image}</div>\n'
-        f"<figcaption>{html(drawing.caption)}</figcaption>\n</figure>"
     )

@@ -1,20 +1,18 @@
-"""The figures of a report: each with its name, its words and the numbers behind it."""
+"""The paper's own figures, in its order: performance, length and KL per method, score against each hyperparameter and KL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from posweep.records import SweepRecord
-from posweep.report.distributions import distribution
-from posweep.report.frontier import TOGETHER, frontier, spotlights
-from posweep.report.panels import ended_otherwise
-from posweep.report.sensitivity import sensitivity, varying
-from posweep.report.table import IDENTITY, STATUSES, evaluation_sets, measures_of, methods
+from posweep.report.chapter import Chapter, Drawing
+from posweep.report.drawing.distributions import distribution
+from posweep.report.drawing.frontier import TOGETHER, frontier, spotlights
+from posweep.report.drawing.sensitivity import sensitivity, varying
+from posweep.report.tables import IDENTITY, STATUSES, Tables, evaluation_sets, measures_of, methods
 
 WHISKERS = "Bars: ±1.96 standard errors over prompts, given these seeds and this SFT checkpoint"
 JUDGED = "Win-rates are the judge's; ties count half"
@@ -24,35 +22,19 @@ BOXES = (
 )
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, the name of its files, its heading and caption, and the table it was drawn from."""
-
-    name: str
-    heading: str
-    caption: str
-    data: pd.DataFrame
-    figure: Figure
-
-
-@dataclass(frozen=True)
-class Tables:
-    """What every figure is drawn from."""
-
-    record: SweepRecord
-    trials: pd.DataFrame
-    configurations: pd.DataFrame
-
-    @property
-    def note(self) -> str:
-        """The footnote of every figure."""
-        return "Trials without a point — " + ended_otherwise(self.trials) + "."
+def chapter(tables: Tables) -> Chapter | None:
+    """How good a method is over its grid; nothing before anything was measured."""
+    if not evaluation_sets(tables.record):
+        return None
+    drawn = tuple(drawings(tables))
+    silences = () if drawn else ("No trial has finished with a measure yet.",)
+    return Chapter("grid", "How good is a method over its grid?", drawings=drawn, silences=silences)
 
 
 def drawings(tables: Tables) -> list[Drawing]:
     """Every figure that the sweep's measures allow, in the order a reader needs them."""
     makers = (win_rates, lengths_and_kl, by_hyperparameter, kl_against_win_rate)
-    return [drawing for make in makers for drawing in make(tables)] if evaluation_sets(tables.record) else []
+    return [drawing for make in makers for drawing in make(tables)]
 
 
 def win_rates(tables: Tables) -> list[Drawing]:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from posweep.records import Response, SweepRecord
-from posweep.report.markup import Safe, count, decimals, fact, table
-from posweep.report.table import facts_of, is_win_rate, status
+from posweep.report.page.markup import Safe, count, decimals, fact, table
+from posweep.report.tables import facts_of, is_win_rate, status
 from posweep.robustness import agreement, kappa, rank_agreement
 
 BOOTSTRAP_SEED = 0  # every pair of judges sees the same draws of prompts

@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from posweep.report.axes import declared, number, places, setting_axis, symbol
-from posweep.report.panels import finish, line_handle
-from posweep.report.style import FAINT, INK, WIDTH, look
-from posweep.report.table import title
+from posweep.report.drawing.axes import declared, number, places, setting_axis, symbol
+from posweep.report.drawing.panels import finish, line_handle
+from posweep.report.drawing.style import FAINT, INK, WIDTH, look
+from posweep.report.tables import title
 
 FEW = 8  # distinct values that get a median each; more are pooled into FEWER groups of equal size
 FEWER = 5

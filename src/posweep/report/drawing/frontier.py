@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from posweep.report.axes import nats_axis
-from posweep.report.panels import INTERVAL, finish, method_handles, name_x, panels
-from posweep.report.style import FAINT, INK, WIDTH, look
-from posweep.report.table import title
+from posweep.report.drawing.axes import nats_axis
+from posweep.report.drawing.panels import INTERVAL, finish, method_handles, name_x, panels
+from posweep.report.drawing.style import FAINT, INK, WIDTH, look
+from posweep.report.tables import title
 
 TOGETHER = 8  # methods that can be told apart in one panel
 EVERYONE = "#CFCFCF"

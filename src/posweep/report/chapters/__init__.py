@@ -1,0 +1,17 @@
+"""One question of a reader per file, in the order a careful reviewer would ask them: the table `CHAPTERS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from posweep.report.chapter import Chapter
+from posweep.report.chapters import paper
+from posweep.report.tables import Tables
+
+CHAPTERS: tuple[Callable[[Tables], Chapter | None], ...] = (paper.chapter,)
+"""Each makes its chapter of a sweep, or nothing where there is nothing to say."""
+
+
+def chapters(tables: Tables) -> list[Chapter]:
+    """Every chapter that has something to say."""
+    return [chapter for make in CHAPTERS if (chapter := make(tables))]

@@ -1,0 +1,77 @@
+"""From a record to files: the page, the figures in two formats, every table as CSV and LaTeX, the summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from posweep.records import SweepRecord
+from posweep.report.chapter import Chapter
+from posweep.report.chapters import chapters
+from posweep.report.drawing.style import publication
+from posweep.report.latex import latex
+from posweep.report.page.document import page
+from posweep.report.page.judges import judge_agreement
+from posweep.report.tables import Tables, summary
+
+UNDATED = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+
+
+def write_report(record: SweepRecord, folder: Path) -> Path:
+    """Write `report.html`, `summary.json`, `figures/*.png|svg` and `tables/*.csv|tex`; the same record gives the same bytes.
+
+    Args:
+        record: what a tracker holds of a sweep, or `read_table` made of a table.
+        folder: made where it is missing; files of the same names are replaced.
+
+    Returns:
+        The path of `report.html`.
+    """
+    tables = Tables.of(record)
+    for name in ("figures", "tables"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    found = summary(tables)
+    _write_text(folder / "summary.json", json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    _write_table(folder / "tables" / "trials.csv", tables.trials)
+    _write_table(folder / "tables" / "configurations.csv", tables.configurations)
+    agreed = judge_agreement(tables.record)
+    if len(agreed):
+        _write_table(folder / "tables" / "judge_agreement.csv", agreed)
+    with publication():
+        told = chapters(tables)
+        pictures = _write_chapters(told, folder)
+    return _write_text(folder / "report.html", page(tables, found, told, pictures, agreed))
+
+
+def _write_chapters(told: list[Chapter], folder: Path) -> Mapping[str, bytes]:
+    """Every sheet as CSV and LaTeX, every figure in both formats with the table behind it; returns the SVGs by name."""
+    for sheet in (sheet for chapter in told for sheet in chapter.sheets):
+        _write_table(folder / "tables" / f"{sheet.name}.csv", sheet.data)
+        _write_text(folder / "tables" / f"{sheet.name}.tex", latex(sheet))
+    drawn = [drawing for chapter in told for drawing in chapter.drawings]
+    for drawing in drawn:
+        _write_table(folder / "tables" / f"{drawing.name}.csv", drawing.data)
+    return {drawing.name: _write_figure(folder / "figures" / drawing.name, drawing.figure) for drawing in drawn}
+
+
+def _write_figure(stem: Path, figure: Figure) -> bytes:
+    """`<stem>.svg` and `<stem>.png` without dates; returns the SVG."""
+    for kind, metadata in UNDATED.items():
+        image = BytesIO()
+        figure.savefig(image, format=kind, metadata=metadata)
+        stem.with_name(f"{stem.name}.{kind}").write_bytes(image.getvalue())
+    return stem.with_name(f"{stem.name}.svg").read_bytes()
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    _write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def _write_text(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
