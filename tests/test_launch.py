@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from posweep.config import configure
+from posweep.folder import read_opponents
 from posweep.ledger import Ledger
 from posweep.plan import make_plan
 from posweep.trackers.mlflow import MlflowTracker
@@ -80,6 +81,15 @@ def test_the_output_folder_holds_what_the_documentation_says(local: Path) -> Non
     assert summary["sweep"] == "smoke"
     assert summary["evaluation"] == "ood"
     assert {name: row["finished"] for name, row in summary["methods"].items()} == {"dpo": 2, "ln_dpo": 2, "simpo": 2}
+
+
+def test_the_tracker_holds_what_responses_were_compared_with(local: Path) -> None:
+    record = tracker_of(local).read("smoke")
+    assert record is not None
+    assert record.opponents == read_opponents(local / "outputs" / "smoke")
+    assert {row.set for row in record.opponents} == {"iid", "ood", "ood_counts"}
+    fresh = [win for row in record.opponents if row.set == "ood" for win in row.fresh_wins["vs_sft"]]
+    assert sum(fresh) / len(fresh) == pytest.approx(record.baseline["ood/win_rate_vs_sft"])
 
 
 def test_a_second_launch_has_nothing_to_do(local: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from posweep.errors import PreflightError
-from posweep.records import SweepHeader
+from posweep.records import Opponents, SweepHeader
 from posweep.settings import Configuration
 
 RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl", "config.yaml", ".lock"
-COMMITS = "commits.json"
+COMMITS, OPPONENTS = "commits.json", "opponents.json"
 
 
 def folder_of(configuration: Configuration) -> Path:
@@ -69,3 +69,9 @@ def only_driver(folder: Path, name: str) -> Iterator[None]:
 def read_header(folder: Path) -> SweepHeader:
     """What belongs to the sweep as a whole, as the last launch wrote it."""
     return SweepHeader.from_json(json.loads((folder / HEADER).read_text()))
+
+
+def read_opponents(folder: Path) -> tuple[Opponents, ...]:
+    """What responses are compared with, as the last launch wrote it; none where it wrote nothing."""
+    file = folder / OPPONENTS
+    return tuple(map(Opponents.from_json, json.loads(file.read_text()))) if file.is_file() else ()

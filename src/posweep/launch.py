@@ -20,6 +20,7 @@ from posweep.folder import (
     COMMITS,
     CONFIG,
     HEADER,
+    OPPONENTS,
     PLAN,
     RUNNING,
     folder_of,
@@ -143,7 +144,7 @@ def _make_artifacts(configuration: Configuration, folder: Path, progress: Progre
     """Everything trials share, before the first of them; and what the sweep as a whole has to say."""
     from posweep.artifacts.shared import prepare, release
     from posweep.artifacts.store import MADE, Store
-    from posweep.trial import baseline_measures
+    from posweep.trial import baseline_measures, opponents
 
     seen: set[str] = set()
 
@@ -157,6 +158,7 @@ def _make_artifacts(configuration: Configuration, folder: Path, progress: Progre
     data_facts = {f"data/{name}": count for name, count in counts.items()}
     facts = {**_facts(configuration, parameters), **data_facts, **shared.facts}
     header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, baseline_measures(shared), facts)
+    write_atomically(folder / OPPONENTS, [row.to_json() for row in opponents(shared)])
     write_atomically(folder / HEADER, header.to_json())
     del shared
     release()  # workers need the GPU that this process used
@@ -170,6 +172,8 @@ def _facts(configuration: Configuration, parameters: int) -> dict[str, Any]:
         "model": f"{_called(configuration.model)}, {parameters / 1e6:.2g}M parameters",
         "judges": ", ".join(configuration.judges),
         "decoding": f"temperature {sample.temperature:g}, top-p {sample.top_p:g}, at most {sample.max_new_tokens} tokens",
+        "gpus a trial": configuration.executor.trial_resources.gpu,
+        "learning rate by default": configuration.train.learning_rate,
         "created": time.strftime("%Y-%m-%d"),
     }
     facts |= {f"set/{name}/distribution": configuration.distribution(name) for name in configuration.sets}
@@ -203,7 +207,9 @@ def _tell(tracker: Tracker, folder: Path, configuration: Configuration, status: 
             header, metric = read_header(folder), configuration.sweep.primary_metric
             facts = {**header.facts, **judge_counters(configuration, folder / "artifacts")}
             write_atomically(folder / HEADER, dataclasses.replace(header, primary_metric=metric, facts=facts).to_json())
-            tracker.describe(read_header(folder), [folder / CONFIG])
+            tracker.describe(
+                read_header(folder), [file for file in (folder / CONFIG, folder / OPPONENTS) if file.is_file()]
+            )
         tracker.close(status)
         return ""
     except Exception as error:  # results are in the ledger; a tracker that is away costs nothing but this sentence

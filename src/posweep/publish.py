@@ -7,7 +7,7 @@ from pathlib import Path
 
 from posweep.errors import ConfigError, PreflightError
 from posweep.fields import fingerprint
-from posweep.folder import HEADER, PLAN, folder_of, read_header
+from posweep.folder import HEADER, PLAN, folder_of, read_header, read_opponents
 from posweep.ledger import Ledger
 from posweep.plan import Plan
 from posweep.records import SweepRecord, TrialResult
@@ -68,4 +68,5 @@ def _record_of_ledger(configuration: Configuration) -> SweepRecord | None:
         **vars(read_header(folder)), plan=plan.trials,
         results={key: outcome.result for key, outcome in outcomes.items() if outcome},
         responses={key: outcome.responses for key, outcome in outcomes.items() if outcome},
+        opponents=read_opponents(folder),
     )  # fmt: skip

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,8 +7,8 @@ import pytest
 
 from posweep.artifacts.baselines import BaselineScores, Drawn
 from posweep.artifacts.shared import prepare
-from posweep.records import JUDGED, MEASURES, HeldOutPair, Response
-from posweep.trial import baseline_measures, run_trial
+from posweep.records import JUDGED, MEASURES, HeldOutPair, Opponents, Response
+from posweep.trial import baseline_measures, opponents, run_trial
 from posweep.trial.generate import generate
 from posweep.trial.judge import beaten, judge, prefixed
 from posweep.trial.measure import mean, of_pairs, of_responses, ratio
@@ -120,6 +121,22 @@ def test_sft_against_fresh_sft_is_one_half(smoke, store):
             assert error < 0.03
     assert found["ood/kl_to_sft"] == 0
     assert found["ood/length_ratio_sft"] == pytest.approx(1, abs=4 * found["ood/length_ratio_sft_se"])
+
+
+def test_opponents_are_what_the_baselines_hold(shared):
+    """Texts, lengths and scores by prompt; the wins of fresh responses average to the A/A row."""
+    found = [row for row in opponents(shared) if row.set == "ood"]
+    one = next(evaluation for evaluation in shared.evaluation if evaluation.name == "ood")
+    assert [row.prompt for row in found] == list(one.prompts)
+    assert [text for row in found for text in row.sft] == one.sft.texts
+    assert [length for row in found for length in row.fresh_lengths] == one.fresh.lengths
+    assert [row.chosen_length for row in found] == one.chosen_lengths
+    for row in found:
+        for kind, texts in (("chosen", (row.chosen,)), ("sft", row.sft), ("fresh", row.fresh)):
+            assert row.scores["gold"][kind] == shared.judges["gold"].score([row.prompt] * len(texts), texts).tolist()
+    wins = np.mean([row.fresh_wins["proxy/vs_sft"] for row in found])
+    assert wins == pytest.approx(baseline_measures(shared)["ood/proxy/win_rate_vs_sft"])
+    assert [Opponents.from_json(json.loads(json.dumps(row.to_json()))) for row in found] == found
 
 
 def test_responses_are_judged_by_all_judges_the_first_without_a_name(shared, plan):

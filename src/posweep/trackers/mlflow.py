@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from posweep.errors import PreflightError
-from posweep.records import Outcome, SweepHeader, SweepRecord, TrialResult, TrialSpec
+from posweep.records import Opponents, Outcome, SweepHeader, SweepRecord, TrialResult, TrialSpec
 
 SQLITE = "sqlite:///"
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
@@ -31,7 +31,8 @@ BATCH = 900
 """Metrics per request; MLflow takes 1,000."""
 TIMEOUT = 5
 """Seconds a server may take to answer before anything is started."""
-PLAN, HEADER, RESULT, ROWS, TABLE = "plan.jsonl", "sweep.json", "result.json", "rows.json", "per_prompt.json"
+PLAN, HEADER, OPPONENTS = "plan.jsonl", "sweep.json", "opponents.json"
+RESULT, ROWS, TABLE = "result.json", "rows.json", "per_prompt.json"
 
 
 class MlflowTracker:
@@ -144,7 +145,7 @@ class MlflowTracker:
             return None
         lines = self._artifact(self._parent, PLAN).splitlines()
         plan = tuple(TrialSpec.from_json(json.loads(line)) for line in lines)
-        if HEADER not in {file.path for file in self.client.list_artifacts(self._parent)}:
+        if HEADER not in self._files():
             return None  # it has only just begun
         header = SweepHeader.from_json(json.loads(self._artifact(self._parent, HEADER)))
         wanted = {spec.key: spec.score_key for spec in plan}
@@ -159,6 +160,7 @@ class MlflowTracker:
             plan=plan,
             results={key: outcome.result for key, outcome in outcomes.items()},
             responses={key: outcome.responses for key, outcome in outcomes.items()},
+            opponents=self._opponents(),
             others=len(runs.keys() - wanted.keys()),
             run_urls={key: self._url(run.info.run_id) for key, run in runs.items()},
         )
@@ -212,6 +214,15 @@ class MlflowTracker:
     def _outcome(self, run_id: str) -> Outcome:
         rows, result = json.loads(self._artifact(run_id, ROWS)), json.loads(self._artifact(run_id, RESULT))
         return Outcome.from_json({"result": result, **rows})
+
+    def _files(self) -> set[str]:
+        """What lies beside the sweep's own run."""
+        return {file.path for file in self.client.list_artifacts(self._parent)}
+
+    def _opponents(self) -> tuple[Opponents, ...]:
+        """What responses are compared with; none where an older version recorded the sweep."""
+        rows = json.loads(self._artifact(self._parent, OPPONENTS)) if OPPONENTS in self._files() else []
+        return tuple(map(Opponents.from_json, rows))
 
     def _artifact(self, run_id: str, name: str) -> str:
         with tempfile.TemporaryDirectory() as folder:

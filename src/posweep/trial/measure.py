@@ -13,7 +13,7 @@ from posweep.artifacts.baselines import BaselineScores
 from posweep.artifacts.shared import EvaluationSet, Shared
 from posweep.policy.score import similar_length
 from posweep.policy.train import Batch
-from posweep.records import HeldOutPair, Response, TrialSpec, prompt_text
+from posweep.records import HeldOutPair, Opponents, Response, TrialSpec, prompt_text
 from posweep.trial.judge import beaten, prefixed
 from posweep.trial.loss import PairLoss, held_out_loss
 
@@ -132,6 +132,34 @@ def baseline_measures(shared: Shared) -> dict[str, float]:
         found = of_responses(_fresh_rows(evaluation), evaluation)
         measures |= {f"{evaluation.name}/{name}": value for name, value in found.items()}
     return measures
+
+
+def opponents(shared: Shared) -> tuple[Opponents, ...]:
+    """What every response is compared with, as the report needs it: texts, lengths, scores, and the fresh ones' wins."""
+    return tuple(row for evaluation in shared.evaluation for row in _opponents(evaluation))
+
+
+def _opponents(evaluation: EvaluationSet) -> list[Opponents]:
+    wins = [row.wins for row in _fresh_rows(evaluation)]
+    return [_opponents_at(i, evaluation, wins) for i in range(len(evaluation.prompts))]
+
+
+def _opponents_at(i: int, evaluation: EvaluationSet, wins: Sequence[Mapping[str, float]]) -> Opponents:
+    """Those of one prompt; `wins` are of all fresh responses, in prompt order."""
+    sft, fresh = evaluation.sft, evaluation.fresh
+    ours, theirs = slice(i * sft.count, (i + 1) * sft.count), slice(i * fresh.count, (i + 1) * fresh.count)
+    scored = {name: s for name, s in evaluation.scores.items() if isinstance(s, BaselineScores)}
+    return Opponents(
+        set=evaluation.name, index=i, prompt=prompt_text(evaluation.prompts[i]),
+        chosen=evaluation.chosen[i], chosen_length=evaluation.chosen_lengths[i],
+        sft=tuple(sft.texts[ours]), sft_lengths=tuple(sft.lengths[ours]),
+        fresh=tuple(fresh.texts[theirs]), fresh_lengths=tuple(fresh.lengths[theirs]),
+        scores={
+            name: {"chosen": [float(s.chosen[i])], "sft": s.sft[i].tolist(), "fresh": s.fresh[theirs].tolist()}
+            for name, s in scored.items()
+        },
+        fresh_wins={name: [row[name] for row in wins[theirs]] for name in wins[0]},
+    )  # fmt: skip
 
 
 def _fresh_rows(evaluation: EvaluationSet) -> list[Response]:
