@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from posweep.errors import ShapeError
 
 Table = NDArray[np.float64]
+Halves = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Best:
 
 
 NOTHING = Best(math.nan, math.nan, ())
+
+
+def halves(prompts: int, rng: Generator, splits: int = 1) -> list[Halves]:
+    """Random halvings of prompts: in each, the places of the one half (the larger, if odd) and of the other."""
+    cut = (prompts + 1) // 2
+    return [(order[:cut], order[cut:]) for order in (rng.permutation(prompts) for _ in range(splits))]
 
 
 def cross_fitted_best(wins: Table, rng: Generator, selection: Table | None = None, splits: int = 1) -> Best:
@@ -63,7 +70,7 @@ def cross_fitted_best(wins: Table, rng: Generator, selection: Table | None = Non
         return _chosen_elsewhere(wins, selection, eligible & _full(selection))
     if wins.shape[1] < 2 or not eligible.any():
         return NOTHING
-    return _mean([_one_split(wins, eligible, rng) for _ in range(splits)])
+    return _mean([_one_split(wins, eligible, pair) for pair in halves(wins.shape[1], rng, splits)])
 
 
 def _check(wins: Table, selection: Table | None) -> None:
@@ -93,9 +100,9 @@ def _scored(table: Table, row: int) -> Best:
     return Best(float(table[row].mean()), float(error), (row,))
 
 
-def _one_split(wins: Table, eligible: NDArray[np.bool_], rng: Generator) -> Best:
+def _one_split(wins: Table, eligible: NDArray[np.bool_], pair: Halves) -> Best:
     """Each half of the prompts chooses, the other scores; their errors are independent."""
-    first, second = np.array_split(rng.permutation(wins.shape[1]), 2)
+    first, second = pair
     one = _scored(wins[:, second], _argmax(wins[:, first], eligible))
     other = _scored(wins[:, first], _argmax(wins[:, second], eligible))
     error = math.hypot(one.standard_error, other.standard_error) / 2
