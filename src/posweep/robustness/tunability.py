@@ -1,0 +1,141 @@
+"""What tuning buys: the score at a method's default, and how much a better choice adds to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posweep.robustness.best import Halves
+from posweep.robustness.crossed import Sample, configuration_scores, finished
+from posweep.robustness.grid import Levels, missing
+
+Table = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+def nearest(levels: Levels, point: Mapping[str, Any], logs: frozenset[str] = frozenset()) -> int | None:
+    """The configuration that lies nearest to a point, such as a method's default.
+
+        argmin_c Σ_i ( (φ_i(x_ci) − φ_i(x*_i)) / (max_c φ_i(x_ci) − min_c φ_i(x_ci)) )²,   φ: log where declared
+
+    On a full grid that is the nearest level of every hyperparameter for itself. Words are 0 apart where they are equal,
+    else 1.
+
+    Args:
+        levels: hyperparameter → its value in every configuration; those the point does not name are ignored.
+        point: hyperparameter → value.
+        logs: the hyperparameters that are compared on a log axis.
+
+    Returns:
+        Its row, the first of equals; None without configurations.
+    """
+    distances = [_distances(list(levels[n]), value, n in logs) ** 2 for n, value in point.items() if n in levels]
+    count = max((len(values) for values in levels.values()), default=0)
+    return int(np.sum([np.zeros(count), *distances], axis=0).argmin()) if count else None
+
+
+def one_changed(levels: Levels, default: int) -> dict[str, Rows]:
+    """For every hyperparameter the configurations that differ from the default in nothing else, with the default itself."""
+    same = {name: _equal(list(values), default) for name, values in levels.items()}
+    everything = np.arange(len(next(iter(same.values()), ())))
+    return {
+        name: everything[np.all([same[other] for other in same if other != name] or [everything >= 0], axis=0)]
+        for name in same
+    }
+
+
+def cross_fitted_scores(table: Table, sample: Sample, choices: Sequence[Rows], splits: Sequence[Halves]) -> Table:
+    """The score of the best of several configurations, each half of the prompts choosing for the other.
+
+        mean over splits of ½ ( s^B[argmax_{c∈C} s^A_c] + s^A[argmax_{c∈C} s^B_c] )
+
+    `cross_fitted_best` for every replicate of a sample. Drawn prompts stay in the half they were dealt, so that a prompt
+    drawn twice never chooses and scores.
+
+    Args:
+        table: (configurations, seeds, prompts); NaN where a run has no score.
+        sample: the replicates.
+        choices: what may be chosen from, each the rows of some configurations; those without a score are passed over.
+        splits: of `halves`. With fewer than two prompts nothing can be split, and the result is the plain maximum, which
+            flatters.
+
+    Returns:
+        (replicates, choices); NaN where none of a choice's configurations has a score.
+    """
+    there = finished(table).any(axis=1)
+    rows = [choice[there[choice]] for choice in choices]
+    if table.shape[2] < 2:
+        whole = configuration_scores(table, sample)
+        return _chosen(whole, whole, rows)
+    total = np.zeros((len(sample.prompts), len(rows)))
+    for pair in splits:
+        one, other = (configuration_scores(table[:, :, half], _part(sample, half)) for half in pair)
+        total += _chosen(one, other, rows) + _chosen(other, one, rows)
+    return total / (2 * len(splits))
+
+
+def tunability(
+    table: Table, sample: Sample, default: int, choices: Sequence[Rows], splits: Sequence[Halves], worst: bool = False
+) -> Table:
+    """How much better than its default a method can be made, by choosing among some configurations.
+
+        T = E s[best of C] − s[default],   best: chosen on one half of the prompts, both scored on the other
+
+    About 0, or a little below, where tuning buys nothing: the plain maximum would promise a gain even from identical
+    configurations. With C all configurations it is the tunability of the method, with C those that differ from the
+    default in one hyperparameter only the tunability of that.
+
+    Args:
+        table: (configurations, seeds, prompts); NaN where a run has no score.
+        sample: the replicates.
+        default: the row of the default.
+        choices: C, rows; one entry per question.
+        splits: of `halves`.
+        worst: choose the worst instead: how much can be lost, ≤ 0 but for luck.
+
+    Returns:
+        (replicates, choices), in the unit of the scores; NaN where the default has no score.
+
+    Source: Probst, Boulesteix and Bischl 2019, Tunability: importance of hyperparameters of machine learning algorithms,
+        arXiv 1802.09596, with the best cross-fitted over prompts.
+    """
+    sign = -1.0 if worst else 1.0
+    found = cross_fitted_scores(sign * table, sample, [np.array([default]), *choices], splits)
+    return sign * (found[:, 1:] - found[:, :1])
+
+
+def _distances(values: list[Any], target: Any, log: bool) -> Table:
+    """How far every value lies from a target, in spans of the axis."""
+    numbers = [v for v in (*values, target) if isinstance(v, int | float | np.number) and not isinstance(v, bool)]
+    if not values or len(numbers) <= len(values):
+        return np.array([float(str(value) != str(target)) for value in values])
+    scaled = np.array([math.log(v) if log and min(numbers) > 0 else float(v) for v in numbers])
+    apart = np.abs(scaled[:-1] - scaled[-1])
+    span = np.ptp(scaled[:-1])
+    return np.nan_to_num(apart / span if span > 0 else np.zeros_like(apart))
+
+
+def _equal(values: list[Any], row: int) -> NDArray[np.bool_]:
+    both = [missing(value) and missing(values[row]) for value in values]
+    return np.array([value == values[row] for value in values]) | both
+
+
+def _part(sample: Sample, half: NDArray[np.intp]) -> Sample:
+    """The sample on some of its prompts; where none of them was drawn, each weighs the same."""
+    weights = sample.prompts[:, half]
+    total = weights.sum(axis=1, keepdims=True)
+    return Sample(sample.seeds, np.where(total > 0, weights / np.where(total > 0, total, 1.0), 1 / len(half)))
+
+
+def _chosen(chooser: Table, scorer: Table, choices: Sequence[Rows]) -> Table:
+    """The second scores of whichever of the rows is best by the first, (replicates, choices)."""
+    found = np.full((len(chooser), len(choices)), np.nan)
+    for place, rows in enumerate(choices):
+        if len(rows):
+            best = rows[chooser[:, rows].argmax(axis=1)]
+            found[:, place] = scorer[np.arange(len(scorer)), best]
+    return found
