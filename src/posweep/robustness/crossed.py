@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -75,6 +76,12 @@ class Interval:
     low: Table
     high: Table
     over: str
+
+    def __getitem__(self, index: Any) -> Interval:
+        """The same of a part of the statistic."""
+        return Interval(
+            self.value[index], self.error[index], self.freedom[index], self.low[index], self.high[index], self.over
+        )
 
 
 def run_scores(table: Table, prompts: Table) -> Table:

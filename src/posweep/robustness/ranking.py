@@ -1,0 +1,148 @@
+"""Whether the order of methods may be printed: which differences are significant, what choice of ours turns one round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.stats import trim_mean
+
+from posweep.robustness.crossed import REPLICATES, Interval, Sample, configuration_scores, crossed_interval
+
+Table = NDArray[np.float64]
+Tiers = tuple[tuple[int, ...], ...]
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An order of methods, as far as the data carry it.
+
+    Attributes:
+        tiers: methods by index, best first; between two tiers stands a ">", within one a "≈".
+        broken: variant → the pairs (better, worse) of different tiers whose order it turns round.
+    """
+
+    tiers: Tiers
+    broken: Mapping[str, tuple[tuple[int, int], ...]]
+
+    @property
+    def survives(self) -> bool:
+        """Whether there is a significant difference to print and no variant turns one round."""
+        return len(self.tiers) > 1 and not self.broken
+
+
+def ranking(values: Table, adjusted: Table, variants: Mapping[str, Table], level: float = LEVEL) -> Ranking:
+    """The order of methods, significant differences only, and which variants of the analysis contradict it.
+
+    A ranking may be printed if it survives every variant that a reader could as well have chosen: the other prior, a
+    grid without an outer level, equal numbers of configurations, diverged trials at the worst value. What must survive
+    is what is claimed, the order of methods in different tiers; within a tier nothing is claimed.
+
+    Args:
+        values: the interquartile mean of each method, (methods,); NaN for one without a score, which is left out.
+        adjusted: p-values of their differences after Holm, (methods, methods).
+        variants: name → the interquartile means under it, (methods,); NaN contradicts nothing.
+        level: below which a p-value is significant.
+
+    Returns:
+        Tiers and contradictions; one tier where no cut is significant.
+    """
+    found = tiers(order(values), adjusted, level)
+    turned = {name: reversals(found, other) for name, other in variants.items()}
+    return Ranking(found, {name: pairs for name, pairs in turned.items() if pairs})
+
+
+def order(values: Table) -> tuple[int, ...]:
+    """Methods by index, the highest value first; those without one are left out, equals stay as they stand."""
+    there = np.flatnonzero(~np.isnan(values))
+    return tuple(int(place) for place in there[np.argsort(-values[there], kind="stable")])
+
+
+def tiers(order: Sequence[int], adjusted: Table, level: float = LEVEL) -> Tiers:
+    """The order cut wherever all above differ significantly from all below.
+
+    "A ≈ B > C" is read as "A and B beat C", so a cut between B and C asks for both differences: a larger difference may
+    have a larger error.
+
+    Args:
+        order: methods by index, best first.
+        adjusted: p-values after Holm, (methods, methods); NaN is not significant.
+        level: below which a p-value is significant.
+    """
+    cuts = [i for i in range(1, len(order)) if (adjusted[np.ix_(order[:i], order[i:])] < level).all()]
+    ends = [0, *cuts, len(order)] if order else []
+    return tuple(tuple(order[first:last]) for first, last in pairwise(ends))
+
+
+def reversals(tiers: Tiers, values: Table) -> tuple[tuple[int, int], ...]:
+    """The pairs (better, worse) of different tiers that `values` puts the other way round."""
+    place = {method: number for number, tier in enumerate(tiers) for method in tier}
+    return tuple((a, b) for a in place for b in place if place[a] < place[b] and values[a] < values[b])
+
+
+def typical(scores: Table) -> Table:
+    """The interquartile mean over the last axis (configurations), those without a score left out; NaN without any.
+
+    Args:
+        scores: (…, configurations); a configuration has a score in all replicates or in none.
+    """
+    kept = scores[..., ~np.isnan(scores).any(axis=tuple(range(scores.ndim - 1)))]
+    if not kept.shape[-1]:
+        return np.full(kept.shape[:-1], math.nan)
+    return np.asarray(trim_mean(kept, 0.25, axis=-1), dtype=np.float64)
+
+
+def typical_differences(tables: Sequence[Table], rng: Generator, replicates: int = REPLICATES) -> Interval:
+    """How much the interquartile mean of each method differs from that of each other.
+
+        IQM_row − IQM_column
+
+    Args:
+        tables: the scores of each method, (configurations, seeds, prompts), on the same seeds and prompts; NaN where a
+            run has none.
+        rng: draws one set of seeds and one of prompts for all methods.
+        replicates: draws of each kind.
+
+    Returns:
+        (methods, methods), in the unit of the scores, with its interval over seeds and prompts given the
+        configurations; NaN where a method has no score.
+
+    Source: Agarwal et al. 2021, arXiv 2108.13264, section 4.3; `crossed_interval`.
+    """
+
+    def statistic(sample: Sample) -> Table:
+        middle = np.stack([typical(configuration_scores(table, sample)) for table in tables], axis=1)
+        return middle[:, :, None] - middle[:, None, :]
+
+    return crossed_interval(statistic, tables[0].shape[1], tables[0].shape[2], rng, replicates)
+
+
+def typical_of(scores: Table, count: int, rng: Generator, draws: int = 1000) -> float:
+    """The interquartile mean that `count` of a method's configurations would give, on average over which.
+
+        mean over random subsets C of size n of IQM(s_C)
+
+    Equal n for methods searched to unequal depths: the interquartile mean of few lies elsewhere than that of many where
+    scores are skewed.
+
+    Args:
+        scores: (configurations,), NaN dropped.
+        count: n; as many as there are, or more, is all of them.
+        rng: draws the subsets.
+        draws: how many.
+
+    Returns:
+        In the unit of the scores; NaN without scores.
+    """
+    kept = scores[~np.isnan(scores)]
+    if count >= len(kept):
+        return float(typical(kept))
+    chosen = np.argsort(rng.random((draws, len(kept))), axis=1)[:, :count]
+    return float(typical(kept[chosen]).mean())
