@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """The UI otherwise takes an experiment with logged tables for one of prompts and agents, and hides its charts."""
 BATCH = 900
 """Metrics per request; MLflow takes 1,000."""
+AT_ONCE = 8
+"""Trials read side by side: a server's answers take longer than reading them."""
 TIMEOUT = 5
 """Seconds a server may take to answer before anything is started."""
 PLAN, HEADER, OPPONENTS = "plan.jsonl", "sweep.json", "opponents.json"
@@ -110,7 +113,7 @@ class MlflowTracker:
         """A recorded trial with its rows."""
         for run in self._children(f"tags.key = '{key}'"):
             if _complete(run):
-                return self._outcome(run.info.run_id)
+                return self._outcome(run)
         return None
 
     def describe(self, header: SweepHeader, files: Sequence[Path]) -> None:
@@ -143,24 +146,24 @@ class MlflowTracker:
         self._parent = self._find_parent() if experiment else ""
         if not self._parent:
             return None
-        lines = self._artifact(self._parent, PLAN).splitlines()
+        parent, files = self.client.get_run(self._parent), self._files()
+        lines = self._artifact(parent, PLAN).splitlines()
         plan = tuple(TrialSpec.from_json(json.loads(line)) for line in lines)
-        if HEADER not in self._files():
+        if HEADER not in files:
             return None  # it has only just begun
-        header = SweepHeader.from_json(json.loads(self._artifact(self._parent, HEADER)))
+        header = SweepHeader.from_json(json.loads(self._artifact(parent, HEADER)))
+        opponents = json.loads(self._artifact(parent, OPPONENTS)) if OPPONENTS in files else []
         wanted = {spec.key: spec.score_key for spec in plan}
         runs = {run.data.tags["key"]: run for run in self._children() if _complete(run)}
-        outcomes = {
-            key: self._outcome(run.info.run_id)
-            for key, run in runs.items()
-            if wanted.get(key) == run.data.tags.get("score_key")
-        }
+        mine = {key: run for key, run in runs.items() if wanted.get(key) == run.data.tags.get("score_key")}
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            outcomes = dict(zip(mine, pool.map(self._outcome, mine.values()), strict=True))
         return SweepRecord(
             **vars(header),
             plan=plan,
             results={key: outcome.result for key, outcome in outcomes.items()},
             responses={key: outcome.responses for key, outcome in outcomes.items()},
-            opponents=self._opponents(),
+            opponents=tuple(map(Opponents.from_json, opponents)),
             others=len(runs.keys() - wanted.keys()),
             run_urls={key: self._url(run.info.run_id) for key, run in runs.items()},
         )
@@ -211,22 +214,23 @@ class MlflowTracker:
         run = self.client.create_run(self._experiment, run_name=f"{spec.method} {short}", tags=tags)
         return str(run.info.run_id)
 
-    def _outcome(self, run_id: str) -> Outcome:
-        rows, result = json.loads(self._artifact(run_id, ROWS)), json.loads(self._artifact(run_id, RESULT))
+    def _outcome(self, run: Any) -> Outcome:
+        rows, result = json.loads(self._artifact(run, ROWS)), json.loads(self._artifact(run, RESULT))
         return Outcome.from_json({"result": result, **rows})
 
     def _files(self) -> set[str]:
         """What lies beside the sweep's own run."""
         return {file.path for file in self.client.list_artifacts(self._parent)}
 
-    def _opponents(self) -> tuple[Opponents, ...]:
-        """What responses are compared with; none where an older version recorded the sweep."""
-        rows = json.loads(self._artifact(self._parent, OPPONENTS)) if OPPONENTS in self._files() else []
-        return tuple(map(Opponents.from_json, rows))
+    def _artifact(self, run: Any, name: str) -> str:
+        """A text beside a run, by the address that the run carries: by its id, MLflow would ask the store for it again."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    def _artifact(self, run_id: str, name: str) -> str:
+        files = get_artifact_repository(run.info.artifact_uri, self.uri)
+        if run.info.artifact_uri.startswith("file:"):
+            return Path(files.download_artifacts(name)).read_text()
         with tempfile.TemporaryDirectory() as folder:
-            return Path(self.client.download_artifacts(run_id, name, folder)).read_text()
+            return Path(files.download_artifacts(name, folder)).read_text()
 
     def _url(self, run_id: str) -> str:
         base = self.uri if self.uri.startswith("http") else "http://127.0.0.1:5000"
