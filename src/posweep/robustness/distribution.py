@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import trim_mean
 
+from posweep.robustness.crossed import Table
+from posweep.robustness.variance import variance_components
+
 
 @dataclass(frozen=True)
 class Distribution:
@@ -87,6 +90,51 @@ def share_above(scores: ArrayLike, threshold: float) -> float:
     """
     values = with_score(scores)
     return float(np.mean(values > threshold)) if values.size else math.nan
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Table:
+    """The share of configurations whose score is strictly above each threshold: the whole distribution at one glance.
+
+        P(τ) = #{i : s_i > τ} / n
+
+    Args:
+        scores: (…, configurations), any unit; NaN dropped.
+        thresholds: τ, (thresholds,), in the unit of the scores.
+
+    Returns:
+        (…, thresholds), shares between 0 and 1 that fall with τ: a method whose profile lies above another's does better
+        at every level. Scores carry the error of their prompts, so profiles are flatter than those of true scores. NaN
+        without scores.
+
+    Source: Dolan and Moré 2002; Agarwal et al. 2021, arXiv 2108.13264, section 4.2.
+    """
+    values, at = np.asarray(scores, dtype=np.float64), np.asarray(thresholds, dtype=np.float64)
+    ordered = np.sort(values, axis=-1).reshape(math.prod(values.shape[:-1]), values.shape[-1])
+    counts = (~np.isnan(ordered)).sum(axis=1)
+    reached = [np.searchsorted(row[:count], at, side="right") for row, count in zip(ordered, counts, strict=True)]
+    above = counts[:, None] - np.array(reached, dtype=np.float64).reshape(len(ordered), len(at))
+    shares = np.divide(above, counts[:, None], out=np.full_like(above, math.nan), where=counts[:, None] > 0)
+    return shares.reshape(*values.shape[:-1], len(at))
+
+
+def spread(table: Table) -> float:
+    """How far apart configurations truly are: the standard deviation of their scores, freed of the error in them.
+
+        √ max(0, Σ_c (s_c − s̄)² / (C − 1) − v),   v: the part of it that is luck of seeds and prompts
+
+    Luck that all configurations share moves none apart and is no part of v, which is found by `variance_components`.
+
+    Args:
+        table: (configurations, seeds, prompts), any unit; only configurations with a score for every seed count.
+
+    Returns:
+        In the unit of the scores: what the choice of hyperparameters moves. 0 where all of the spread is explained by
+        luck; NaN with fewer than two such configurations, or with one seed and one prompt. A single seed or a single
+        prompt is taken as given, and what it does to single configurations is part of their spread.
+
+    Source: Searle, Casella and McCulloch 1992, Variance Components, chapter 4.
+    """
+    return math.sqrt(variance_components(table).terms.get("configuration", math.nan))
 
 
 def describe(scores: ArrayLike) -> Distribution:

@@ -171,11 +171,10 @@ def tuning_band(
 ) -> tuple[Table, Table]:
     """Between which curves the tuning curve of all configurations lies, for every n at once; for random draws only.
 
-        [ b − ∫_a^b F₊(y)ⁿ dy,  b − ∫_a^b F₋(y)ⁿ dy ],   F± = F̂ ± d within [0, 1],   P(D_N ≤ d) = level
+        [ b − ∫_a^b F₊(y)ⁿ dy,  b − ∫_a^b F₋(y)ⁿ dy ],   F₋ ≤ F ≤ F₊ of `distribution_band`
 
-    D_N is the Kolmogorov–Smirnov statistic, whose distribution is the same for every continuous distribution of scores:
-    the band is exact, however few draws there are. It is about which configurations were drawn, given seeds and prompts;
-    the points of a grid, a quasi-random sequence or an adaptive search are no independent draws and have no such band.
+    It is about which configurations were drawn, given seeds and prompts; the points of a grid, of a quasi-random sequence
+    or of an adaptive search are no independent draws and have no such band.
 
     Args:
         scores: (configurations,), independent draws; NaN dropped.
@@ -185,10 +184,11 @@ def tuning_band(
         level: of confidence, for all n together.
 
     Returns:
-        Lower and upper curve, (budgets,) each; NaN without scores. The upper one tends to b: no sample excludes a rare
-        excellent configuration.
+        Lower and upper curve, (budgets,) each; NaN without scores. However few draws there are, the curve is inside at
+        least as often as `level` says: exactly so often the whole distribution is, and its means leave it less easily.
+        The upper curve tends to b: no sample excludes a rare excellent configuration.
 
-    Source: Lourie, Cho and He 2024, Show Your Work with Confidence, arXiv 2311.09480, with the bands of Kolmogorov 1933.
+    Source: Lourie, Cho and He 2024, Show Your Work with Confidence, arXiv 2311.09480.
     """
     values = np.asarray(scores, dtype=np.float64)
     ordered = np.sort(values[~np.isnan(values)])
@@ -196,11 +196,29 @@ def tuning_band(
     if not len(ordered):
         return np.full(len(powers), math.nan), np.full(len(powers), math.nan)
     steps = np.diff(ordered, prepend=low, append=high)
-    distribution = np.arange(len(ordered) + 1) / len(ordered)
-    margin = float(kstwo.ppf(level, len(ordered)))
-    ends = (np.clip(distribution + sign * margin, 0.0, 1.0) ** powers for sign in (1, -1))
-    below, above = (high - end @ steps for end in ends)
-    return below, above
+    under, over = distribution_band(len(ordered), level)
+    return high - over**powers @ steps, high - under**powers @ steps
+
+
+def distribution_band(count: int, level: float = 0.95) -> tuple[Table, Table]:
+    """Between which values a distribution function lies at every y, seen from independent draws.
+
+        F̂ ± d within [0, 1],   P(D_N ≤ d) = level
+
+    D_N is the Kolmogorov–Smirnov statistic, whose distribution is the same for every continuous distribution of scores:
+    the band is exact for any number of draws. Scores that tie make it wider than need be.
+
+    Args:
+        count: N, draws.
+        level: of confidence, for all y together.
+
+    Returns:
+        Lower and upper bound between the i-th and the next of the sorted draws, i = 0 … N: (N + 1,) each.
+
+    Source: Kolmogorov 1933; Marsaglia, Tsang and Wang 2003 (the distribution, as scipy computes it).
+    """
+    empirical, margin = np.arange(count + 1) / count, float(kstwo.ppf(level, count))
+    return np.maximum(empirical - margin, 0.0), np.minimum(empirical + margin, 1.0)
 
 
 def _weights(count: int, wanted: NDArray[np.int64]) -> Table:
