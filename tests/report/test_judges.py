@@ -199,7 +199,7 @@ def test_facts_with_tables_of_their_own_are_not_listed(record, tmp_path):
     text = write_report(with_facts(dataclasses.replace(record, plan=record.plan[:1]), **facts), tmp_path).read_text(
         "utf-8"
     )
-    header = text[text.index("<header>") : text.index("</header>")]
+    header = text[text.index('<section id="run">') : text.index('<section id="methods">')]
     assert "<dt>data</dt><dd>demo</dd><dt>commit</dt><dd>abc</dd>" in header
     assert not any(name in header for name in ("set/", "data/", "judge/"))
 

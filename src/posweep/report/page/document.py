@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
-from posweep.records import SweepRecord
 from posweep.report.chapter import Chapter
+from posweep.report.page.examples import examples_section
+from posweep.report.page.explorer import explorer_section
+from posweep.report.page.frame import frame
 from posweep.report.page.judges import TERMS, agreement_table, agreement_words, judge_table
-from posweep.report.page.markup import Safe, fact, html, terms
+from posweep.report.page.markup import Safe, Section, folded, paragraph, part, section, terms
+from posweep.report.page.overview import header, run_section, summary_section
 from posweep.report.page.sections import (
     WORK,
     data_table,
@@ -26,10 +26,10 @@ from posweep.report.page.sections import (
     trials_table,
 )
 from posweep.report.page.sheets import chapter_section
-from posweep.report.tables import STATUSES, Tables, best, evaluation_sets, methods, status, title
+from posweep.report.tables import Tables, best, evaluation_sets, methods
 
-ELSEWHERE = ("judge/", "set/", "data/")  # facts that tables of their own show
-CSS = files("posweep.report.page").joinpath("page.css").read_text(encoding="utf-8")
+AT_EASE = 8  # methods: the medians of more on every set are folded
+LISTED = 2000  # trials shown as a table; all are in its CSV file
 
 
 def page(
@@ -40,13 +40,8 @@ def page(
     agreed: pd.DataFrame,
 ) -> str:
     """The whole document: chapters with their pictures (SVG by name); `agreed` is what `judge_agreement` found."""
-    name = escape(tables.record.name)
-    body = "\n".join(section for section in _sections(tables, summary, told, pictures, agreed) if section)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name} – posweep</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    sections = [one for one in _sections(tables, summary, told, pictures, agreed) if one.body]
+    return frame(f"{tables.record.name} – posweep", header(tables.record), sections)
 
 
 def _sections(
@@ -55,23 +50,22 @@ def _sections(
     told: Sequence[Chapter],
     pictures: Mapping[str, bytes],
     agreed: pd.DataFrame,
-) -> Iterable[str]:
+) -> Iterable[Section]:
+    """In the order in which a careful reviewer asks."""
     record = tables.record
-    yield _header(record)
-    fresh = (fresh_table(record), Safe(f'<p class="faint">{FRESH}</p>')) if evaluation_sets(record) else ()
-    shown = (distribution_table(summary), *fresh)
-    yield _section(f"Distribution of {record.primary_metric}", _best_words(tables), *shown)
-    yield _section("What each method was given", GIVEN, fairness_table(tables))
+    yield summary_section(tables, told)
+    yield run_section(tables)
+    yield _methods_section(tables, summary)
     yield from (chapter_section(chapter, pictures) for chapter in told)
-    yield _section("Evaluation sets", SETS, per_set_table(tables)) if evaluation_sets(record) else ""
-    yield _optional("The data", DATA, data_table(record))
-    known = judge_table(record)
-    yield _optional("The judges", JUDGES if known and "held out accuracy" in known else "", known)
-    if found := agreement_table(agreed):
-        yield _section("How far the judges agree", agreement_words(agreed), found, terms(TERMS))
-    yield _section("Where the time went", SECONDS, seconds_table(record))
-    yield _optional("Trials that did not finish", "Diverged is a result; failed is not.", failures_table(record))
-    yield _optional("All trials", f"{ERRORS} “missing”: no result is recorded.", trials_table(tables))
+    yield explorer_section(tables)
+    yield examples_section(tables)
+    yield _judges_section(tables, agreed)
+    yield _told("data", "The data", DATA, data_table(record))
+    yield _told("time", "Where the time went", SECONDS, seconds_table(record))
+    yield _told(
+        "failures", "Trials that did not finish", "Diverged is a result; failed is not.", failures_table(record)
+    )
+    yield _trials_section(tables)
 
 
 ERRORS = "±: one standard error over prompts, given these seeds and this SFT checkpoint."
@@ -95,29 +89,42 @@ DATA = (
 JUDGES = "Held-out accuracy counts only as far as it exceeds what “the longer response wins” gets right."
 
 
-def _section(heading: str, words: str, *parts: object) -> str:
-    paragraph = f"<p>{html(words)}</p>" if words else ""
-    return "\n".join([f"<section>\n<h2>{html(heading)}</h2>", paragraph, *map(html, parts), "</section>"])
+def _told(anchor: str, heading: str, words: str, shown: Safe | None) -> Section:
+    """A section of one table; empty where there is none."""
+    return section(anchor, heading, *((paragraph(words), shown) if shown else ()))
 
 
-def _optional(heading: str, words: str, part: Safe | None) -> str:
-    return _section(heading, words, part) if part else ""
+def _methods_section(tables: Tables, summary: Mapping[str, Any]) -> Section:
+    """What each method came to, what it was given, and how it fares on every set."""
+    record = tables.record
+    fresh = (fresh_table(record), paragraph(FRESH, "faint")) if evaluation_sets(record) else ()
+    parts = [
+        part(f"Distribution of {tables.metric}", paragraph(_best_words(tables)), distribution_table(summary), *fresh),
+        part("What each was given", paragraph(GIVEN), fairness_table(tables)),
+    ]
+    if evaluation_sets(record):
+        medians = per_set_table(tables)
+        shown = medians if len(tables.methods) <= AT_EASE else folded("All methods on all sets", medians)
+        parts.append(part("On every evaluation set", paragraph(SETS), shown))
+    return section("methods", "The methods", *parts)
 
 
-def _header(record: SweepRecord) -> str:
-    """What was run and how it ended, a caution where the sweep carries one, and the recorded facts."""
-    counts = Counter(status(record, spec.key) for spec in record.plan)
-    ended = ", ".join(f"{counts[name]} {name}" for name in STATUSES)
-    seeds = len({spec.seed for spec in record.plan})
-    words = (
-        f"{', '.join(map(title, methods(record)))}: {len(record.plan)} trials with {seeds} seed{'s' * (seeds != 1)}, "
-        f"of which {ended}. Primary metric: {record.primary_metric}, declared before the sweep ran."
-    )
-    others = f" {record.others} recorded trials are not in this plan and not shown." if record.others else ""
-    note = f'<p class="note">{html(record.facts["note"])}</p>' if record.facts.get("note") else ""
-    shown = {k: v for k, v in record.facts.items() if k != "note" and not k.startswith(ELSEWHERE)}
-    listed = terms({name: fact(value) for name, value in shown.items()}) if shown else ""
-    return f"<header>\n<h1>Sweep {html(record.name)}</h1>\n<p>{html(words + others)}</p>\n{note}\n{listed}\n</header>"
+def _judges_section(tables: Tables, agreed: pd.DataFrame) -> Section:
+    """What is known of the judges, and how far they agree."""
+    known, found = judge_table(tables.record), agreement_table(agreed)
+    words = paragraph(JUDGES if known and "held out accuracy" in known else "")
+    agreeing = found and part("How far the judges agree", paragraph(agreement_words(agreed)), found, terms(TERMS))
+    return section("judges", "The judges", words if known else "", known or "", agreeing or "")
+
+
+def _trials_section(tables: Tables) -> Section:
+    """Every trial with its run, folded; a plan of many thousands is cut and the file with all is named."""
+    shown, planned = trials_table(tables, limit=LISTED), len(tables.record.plan)
+    if shown is None:
+        return section("trials", "All trials")
+    rest = f" The first {LISTED:,} are shown; all {planned:,} are in tables/trials.csv." if planned > LISTED else ""
+    words = f"{ERRORS} “missing”: no result is recorded.{rest}"
+    return section("trials", "All trials", paragraph(words), folded(f"{min(planned, LISTED):,} trials", shown))
 
 
 def _best_words(tables: Tables) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from posweep.records import Response, SweepRecord
+from posweep.records import Response, SweepRecord, TrialSpec
 from posweep.report.page.markup import Safe, count, decimals, fact, table
 from posweep.report.tables import facts_of, is_win_rate, status
 from posweep.robustness import agreement, kappa, rank_agreement
 
 BOOTSTRAP_SEED = 0  # every pair of judges sees the same draws of prompts
-CONFIGURATION = ["method", "configuration"]
 OPPONENTS = {"vs_sft": "the SFT model", "vs_chosen": "the chosen responses"}
 TERMS = {
     "agreement": "share of comparisons on which both prefer the same side; a tie of one alone counts half, of both fully",
@@ -56,42 +56,47 @@ def judge_agreement(record: SweepRecord) -> pd.DataFrame:
     """One row per pair of judges on the primary metric's set and opponent; no rows where fewer than two judged it."""
     place, _, measure = record.primary_metric.partition("/")
     opponent = measure.rpartition("/")[2].removeprefix("win_rate_") if is_win_rate(measure) else "vs_sft"
-    wins = _wins(record, place, opponent)
+    finished = [spec for spec in record.plan if status(record, spec.key) == "finished"]
+    wins = {judge: _wins(record, finished, place, prefix + opponent) for judge, prefix in judges(record).items()}
+    known = {judge: table for judge, table in wins.items() if np.isfinite(table).any()}
     rows = [
-        (place, opponent, one, other, *_agreement(wins[[one, other]].dropna()))
-        for one, other in combinations(wins.columns, 2)
+        (place, opponent, one, other, *_agreement(np.stack([known[one], known[other]]), finished))
+        for one, other in combinations(known, 2)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _wins(record: SweepRecord, place: str, opponent: str) -> pd.DataFrame:
-    """The wins of every finished trial's responses, a column per judge that has any, NaN where it lacks one."""
-    known = judges(record)
-    rows = {
-        (spec.method, spec.configuration, spec.key, row.index): [
-            row.wins.get(prefix + opponent, math.nan) for prefix in known.values()
-        ]
-        for spec in record.plan
-        if status(record, spec.key) == "finished"
-        for row in record.responses.get(spec.key, ())
-        if row.set == place
-    }
-    index = pd.MultiIndex.from_tuples(rows, names=[*CONFIGURATION, "trial", "prompt"]) if rows else None
-    return pd.DataFrame(list(rows.values()), index=index, columns=list(known), dtype=float).dropna(axis=1, how="all")
+def _wins(record: SweepRecord, trials: Sequence[TrialSpec], place: str, name: str) -> np.ndarray:
+    """One judge's wins, (trials, prompts); NaN where it lacks one."""
+    rows = [[row for row in record.responses.get(spec.key, ()) if row.set == place] for spec in trials]
+    table = np.full((len(trials), max((row.index + 1 for mine in rows for row in mine), default=0)), math.nan)
+    for at, mine in enumerate(rows):
+        table[at, [row.index for row in mine]] = [row.wins.get(name, math.nan) for row in mine]
+    return table
 
 
-def _agreement(wins: pd.DataFrame) -> tuple[float, ...]:
-    """Every number of one row: single comparisons pooled over trials, ranks of configurations as means over seeds."""
-    one, other = (wins[name].to_numpy(dtype=np.float64) for name in wins.columns)
-    first, second = (_by_configuration(wins[name]) for name in wins.columns)
+def _agreement(pair: np.ndarray, trials: Sequence[TrialSpec]) -> tuple[float, ...]:
+    """Every number of one row: single comparisons pooled over trials, ranks of configurations as means over seeds.
+
+    Args:
+        pair: both judges' wins, (2, trials, prompts).
+        trials: the second axis.
+    """
+    both = np.isfinite(pair).all(axis=0)
+    first, second = (_by_configuration(table, both, trials) for table in pair)
     ranks = rank_agreement(first, second, np.random.default_rng(BOOTSTRAP_SEED))
-    return (agreement(one, other), kappa(one, other), ranks.tau, ranks.low, ranks.high, len(wins), *first.shape)
+    one, other = pair[:, both]
+    return (agreement(one, other), kappa(one, other), ranks.tau, ranks.low, ranks.high, int(both.sum()), *first.shape)
 
 
-def _by_configuration(wins: pd.Series) -> np.ndarray:
+def _by_configuration(wins: np.ndarray, both: np.ndarray, trials: Sequence[TrialSpec]) -> np.ndarray:
     """Means over seeds, (configurations, prompts that every trial has)."""
-    by_trial = wins.unstack("prompt").dropna(axis=1)
-    return by_trial.groupby(level=CONFIGURATION, sort=False).mean().to_numpy(dtype=np.float64)
+    there = both.any(axis=1)
+    prompts = both[there].all(axis=0)
+    names = [(spec.method, spec.configuration) for spec, has in zip(trials, there, strict=True) if has]
+    table = pd.DataFrame(wins[there][:, prompts], index=pd.MultiIndex.from_tuples(names) if names else None)
+    means = table.groupby(level=[0, 1], sort=False).mean() if names else table
+    return means.to_numpy(dtype=np.float64)
 
 
 def agreement_words(agreed: pd.DataFrame) -> str:

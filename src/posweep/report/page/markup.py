@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from urllib.parse import urlsplit
 
@@ -22,8 +23,51 @@ def html(value: object) -> str:
     return value if isinstance(value, Safe) else escape(str(value))
 
 
+@dataclass(frozen=True)
+class Section:
+    """One part of the page: its anchor, its heading, and what stands below that."""
+
+    anchor: str
+    heading: str
+    body: Safe
+
+
+def section(anchor: str, heading: str, *parts: object) -> Section:
+    """A section of parts, escaped unless `Safe`; what is empty is left out."""
+    return Section(anchor, heading, Safe("\n".join(html(part) for part in parts if part)))
+
+
+def paragraph(words: object, kind: str = "") -> Safe:
+    """A paragraph; nothing where there are no words."""
+    named = f' class="{kind}"' if kind else ""
+    return Safe(f"<p{named}>{html(words)}</p>" if words else "")
+
+
+def part(heading: str, *parts: object, anchor: str = "") -> Safe:
+    """A smaller heading and what stands below it."""
+    place = f' id="{escape(anchor)}"' if anchor else ""
+    return Safe(f"<h3{place}>{html(heading)}</h3>\n" + "\n".join(html(one) for one in parts if one))
+
+
+def listed(sentences: Iterable[object], kind: str = "") -> Safe:
+    """Sentences one below the other; nothing where there are none."""
+    items = "".join(f"<li>{html(sentence)}</li>" for sentence in sentences)
+    named = f' class="{kind}"' if kind else ""
+    return Safe(f"<ul{named}>{items}</ul>" if items else "")
+
+
+def folded(label: object, body: object, unfolded: bool = False) -> Safe:
+    """Something long behind a line to click; printed in full."""
+    return Safe(f"<details{' open' * unfolded}>\n<summary>{html(label)}</summary>\n{html(body)}\n</details>")
+
+
 def table(
-    headers: Sequence[str], rows: Iterable[Sequence[object]], text: int = 1, own: int = 0, wrap: bool = False
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    text: int = 1,
+    own: int = 0,
+    wrap: bool = False,
+    sortable: bool = False,
 ) -> Safe:
     """A table inside a box that scrolls sideways.
 
@@ -33,16 +77,18 @@ def table(
         text: how many leading columns are words, aligned left; the others are numbers.
         own: how many rows at the end are set off by a background.
         wrap: whether long headers are broken into lines.
+        sortable: whether a reader may sort and filter it, where scripts run.
     """
-    listed = list(rows)
-    head = "".join(f"<th{_kind(i < text)}>{html(name)}</th>" for i, name in enumerate(headers))
+    rows = list(rows)
+    head = "".join(f'<th scope="col"{_kind(i < text)}>{html(name)}</th>' for i, name in enumerate(headers))
     body = "\n".join(
-        f"<tr{' class=own' if place >= len(listed) - own else ''}>{_cells(row, text)}</tr>"
-        for place, row in enumerate(listed)
+        f"<tr{' class=own' if place >= len(rows) - own else ''}>{_cells(row, text)}</tr>"
+        for place, row in enumerate(rows)
     )
-    kind = " class=wrap" if wrap else ""
+    kind = " ".join(["wrap"] * wrap + ["sortable"] * sortable)
+    named = f' class="{kind}"' if kind else ""
     return Safe(
-        f'<div class="scroll"><table{kind}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+        f'<div class="scroll"><table{named}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
     )
 
 
@@ -69,9 +115,12 @@ def terms(meanings: Mapping[str, str]) -> Safe:
 
 def link(text: str, url: str | None) -> Safe:
     """A link where the address is one a browser may safely follow, else the text."""
-    if url and urlsplit(url).scheme in ("http", "https", "file"):
-        return Safe(f'<a href="{escape(url)}">{escape(text)}</a>')
-    return Safe(escape(text))
+    return Safe(f'<a href="{escape(safe_url(url))}">{escape(text)}</a>' if safe_url(url) else escape(text))
+
+
+def safe_url(url: str | None) -> str:
+    """An address that a browser may safely follow, or nothing."""
+    return url if url and urlsplit(url).scheme in ("http", "https", "file") else ""
 
 
 def picture(svg: bytes, description: str, narrow: bool = False) -> Safe:

@@ -11,9 +11,10 @@ import pandas as pd
 
 from posweep.records import SweepRecord, TrialSpec
 from posweep.report.drawing.axes import declared, number, symbol
-from posweep.report.page.markup import Safe, count, decimals, html, link, named, table, with_error
+from posweep.report.page.markup import Safe, count, decimals, folded, html, link, named, paragraph, table, with_error
 from posweep.report.tables import Tables, evaluation_sets, facts_of, is_win_rate, methods, plain_scores, status, title
 
+FEW, FAILURES = 30, 500  # trials that did not finish: more than the first are folded, more than the second cut
 WORK = ("train", "generate", "kl", "judge", "measure")
 PER_SET = {  # measure → heading, digits
     "win_rate_vs_sft": ("win-rate vs SFT", 3),
@@ -24,7 +25,26 @@ PER_SET = {  # measure → heading, digits
     "distinct": ("distinct", 3),
 }
 
+MEASURES = {  # how each is said, those of every judge alike
+    "win_rate_vs_sft": "win-rate against SFT",
+    "win_rate_vs_chosen": "win-rate against chosen",
+    "mean_score": "mean score",
+    "kl_to_sft": "KL to SFT (nats per response)",
+    "kl_to_sft_per_token": "KL to SFT (nats per token)",
+    "response_length": "response length (tokens)",
+    "truncated": "share truncated",
+    "distinct": "share distinct",
+    "preference_accuracy": "preference accuracy",
+    "chosen_logps_change": "change of log π(chosen) (nats)",
+    "rejected_logps_change": "change of log π(rejected) (nats)",
+}
 DISTRIBUTIONS = {"iid": "in distribution", "ood": "out of distribution"}
+
+
+def metric_words(metric: str) -> str:
+    """A metric without its set, as people say it: `win-rate against SFT (judge proxy)`."""
+    judge, _, measure = metric.partition("/")[2].rpartition("/")
+    return MEASURES.get(measure, measure.replace("_", " ")) + (f" (judge {judge})" if judge else "")
 
 
 def distribution_table(summary: Mapping[str, Any]) -> Safe:
@@ -38,7 +58,7 @@ def distribution_table(summary: Mapping[str, Any]) -> Safe:
         + [None if row["share_beating_sft"] is None else f"{row['share_beating_sft']:.0%}"]
         for name, row in summary["methods"].items()
     ]
-    return table(headers, rows)
+    return table(headers, rows, sortable=True)
 
 
 def fresh_table(record: SweepRecord) -> Safe:
@@ -52,7 +72,7 @@ def fairness_table(tables: Tables) -> Safe:
     """What each method was given: how many configurations, over what, chosen how, and how far it went."""
     words = ("method", "prior", "searched", "learning rates")
     headers = (*words, "configurations", "seeds", "dimensions", "decades", "KL reached")
-    return table(headers, [_fairness_row(tables, method) for method in methods(tables.record)], text=4)
+    return table(headers, [_fairness_row(tables, method) for method in methods(tables.record)], text=4, sortable=True)
 
 
 def _fairness_row(tables: Tables, method: str) -> list[object]:
@@ -162,31 +182,46 @@ def data_table(record: SweepRecord) -> Safe | None:
     return table(["", *(what.replace("_", " ") for what in columns)], rows, wrap=True) if rows else None
 
 
-def trials_table(tables: Tables, only: str | None = None) -> Safe | None:
-    """Every trial of the plan, or those that ended in one way; None where there is none."""
+def trials_table(tables: Tables, limit: int) -> Safe | None:
+    """The first trials of the plan; None where there is none."""
     record, metric = tables.record, tables.record.primary_metric
     place = metric.partition("/")[0]
     shown = dict.fromkeys((metric, f"{place}/kl_to_sft", f"{place}/response_length"))
-    plan = [spec for spec in record.plan if only in (None, status(record, spec.key))]
-    rows = [_trial_row(record, spec, list(shown)) for spec in plan]
+    rows = [_trial_row(record, spec, list(shown)) for spec in record.plan[:limit]]
     headers = ("trial", "method", "configuration", "status", "seed", *(name.replace("_", " ") for name in shown))
-    return table(headers, rows, text=4) if rows else None
+    return table(headers, rows, text=4, sortable=True) if rows else None
+
+
+def configuration_words(spec: TrialSpec) -> str:
+    """What tells a configuration from its neighbours: `β 0.1, γ 0, learning rate 3e-4`."""
+    return ", ".join(f"{symbol(spec.method, name)} {number(value)}" for name, value in spec.point.items())
 
 
 def _trial_row(record: SweepRecord, spec: TrialSpec, shown: list[str]) -> list[object]:
     result = record.results.get(spec.key)
-    point = ", ".join(f"{symbol(spec.method, name)} {number(value)}" for name, value in spec.point.items())
     found = result.measures if result else {}
     values = [with_error(found.get(n), found.get(f"{n}_se"), 3 if is_win_rate(n) else 2) for n in shown]
-    key = Safe(f"<code>{link(spec.key[:12], record.run_urls.get(spec.key))}</code>")
-    return [key, named(spec.method, title(spec.method)), point, status(record, spec.key), spec.seed, *values]
+    words = (named(spec.method, title(spec.method)), configuration_words(spec), status(record, spec.key))
+    return [_run_link(record, spec), *words, spec.seed, *values]
+
+
+def _run_link(record: SweepRecord, spec: TrialSpec) -> Safe:
+    """The beginning of a trial's key, leading to its run."""
+    return Safe(f"<code>{link(spec.key[:12], record.run_urls.get(spec.key))}</code>")
 
 
 def failures_table(record: SweepRecord) -> Safe | None:
     """Trials that a mistake or the machine ended, and trials that diverged, with what they said."""
     ended = [(s, record.results[s.key]) for s in record.plan if status(record, s.key) in ("failed", "diverged")]
     rows = [
-        [Safe(f"<code>{link(s.key[:12], record.run_urls.get(s.key))}</code>"), title(s.method), r.status, r.message]
-        for s, r in ended
+        [_run_link(record, s), named(s.method, title(s.method)), configuration_words(s), r.status, r.message]
+        for s, r in ended[:FAILURES]
     ]
-    return table(("trial", "method", "status", "message"), rows, text=4) if rows else None
+    headers = ("trial", "method", "configuration", "status", "message")
+    shown = table(headers, rows, text=len(headers), sortable=True)
+    more = paragraph(
+        f"{len(ended) - FAILURES:,} more are in tables/trials.csv." if len(ended) > FAILURES else "", "faint"
+    )
+    if not rows:
+        return None
+    return Safe((folded(f"{len(rows)} trials", shown) if len(rows) > FEW else shown) + more)
