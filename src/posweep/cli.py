@@ -121,11 +121,28 @@ def export(overrides: list[str]) -> None:
 
 
 def report(overrides: list[str]) -> None:
-    """posweep report sweep=NAME: figures, tables and the page from what is recorded."""
+    """posweep report sweep=NAME: figures, tables and the page from what is recorded; table=FILE: from one's own table."""
+    if any(override.startswith("table=") for override in overrides):
+        _report_table(overrides)
+        return
     from posweep.config import configure
     from posweep.publish import publish
 
     _summary(publish(configure(overrides)).parent)
+
+
+def _report_table(overrides: list[str]) -> None:
+    """Without Hydra and MLflow: a table has neither configuration nor tracker."""
+    from posweep.console import print_facts, print_summary
+    from posweep.publish import publish_table
+
+    rest, own = _own(overrides, *TABLE)
+    if rest:
+        raise ConfigError(f"{rest[0]}: a report of a table takes {', '.join(f'{name}=…' for name in TABLE)} only.")
+    metrics, settings = (_listed(own[name]) if name in own else None for name in ("metric", "hyperparameters"))
+    record, page = publish_table(own["table"], metrics, own.get("name", ""), own.get("to", ""), settings)
+    print_facts(record.facts)
+    print_summary(page.parent, "the largest, which flatters")
 
 
 def ui(overrides: list[str]) -> None:
@@ -150,6 +167,16 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "export": export,
     "ui": ui,
 }
+
+
+TABLE = ("table", "metric", "name", "to", "hyperparameters")
+"""What the report of a table takes."""
+
+
+def _listed(text: str) -> list[str]:
+    """`a` or `[a,b]` as a list."""
+    inside = text.removeprefix("[").removesuffix("]") if text.startswith("[") and text.endswith("]") else text
+    return [name.strip().strip("'\"") for name in inside.split(",") if name.strip()]
 
 
 def _own(overrides: Sequence[str], *names: str) -> tuple[list[str], dict[str, str]]:

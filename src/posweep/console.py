@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from posweep import memory
@@ -190,23 +191,26 @@ def print_export(configuration: Configuration, key: str, to: str, merged: bool) 
     console.print(f"{'Written' if merged else 'Adapters written'} to {folder}", markup=False)
 
 
-def print_summary(folder: Path) -> None:
-    """The table of summary.json, and the page to open next."""
+def print_summary(folder: Path, best: str = "chosen on half of the prompts, scored on the other") -> None:
+    """The table of summary.json, and the page to open next; `best` says how that column was found."""
     summary, console = json.loads((folder / "summary.json").read_text()), _console()
     names = ("trials", "finished", "diverged", "failed", "best", "median", "iqm", "p10", "share_beating_sft")
     table = _table("method", *(name.replace("_", " ") for name in names), numbers=len(names))
     for method, row in summary["methods"].items():
         cells = (row[name] for name in names)
         table.add_row(
-            OBJECTIVES[method].title,
+            OBJECTIVES[method].title if method in OBJECTIVES else escape(method),
             *("–" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells),
         )
-    console.print(
-        f"{summary['primary_metric']}, over configurations "
-        "(best: chosen on half of the prompts, scored on the other; diverged dropped)"
-    )
+    console.print(f"{summary['primary_metric']}, over configurations (best: {best}; diverged dropped)")
     console.print(table)
     console.print(f"Open {folder / 'report.html'}")
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """What a report says of where it comes from, a line each."""
+    for name, value in facts.items():
+        _console().print(f"{name}: {value}", markup=False)
 
 
 def _console() -> Console:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from posweep.errors import ConfigError, PreflightError
 from posweep.fields import fingerprint
-from posweep.folder import HEADER, PLAN, folder_of, read_header, read_opponents
+from posweep.folder import HEADER, PLAN, folder_of, folder_problems, read_header, read_opponents
 from posweep.ledger import Ledger
 from posweep.plan import Plan
 from posweep.records import SweepRecord, TrialResult
@@ -29,6 +29,28 @@ def publish(configuration: Configuration) -> Path:
             f"run posweep sweep={configuration.sweep.name} first, or set tracking.uri to where it was recorded."
         )
     return _write(configuration, record, tracker)
+
+
+def publish_table(
+    table: str, metrics: list[str] | None, name: str, to: str, hyperparameters: list[str] | None
+) -> tuple[SweepRecord, Path]:
+    """The same of a table of one's own results; its record tells how the table was read.
+
+    Raises:
+        DataError: the table holds mistakes; all of them.
+        ConfigError: the report would lie where a sweep keeps its own, or a name is no name of a folder.
+    """
+    from posweep.report import read_table, write_report
+
+    record = read_table(table, metrics or (), name, hyperparameters)
+    if Path(record.name).name != record.name:
+        raise ConfigError(f"name: must be the name of a folder, got {record.name!r}.")
+    folder = Path(to) if to else Path("outputs", record.name, "report")
+    if (folder.parent / PLAN).is_file():
+        raise ConfigError(f"name={record.name}: {folder} is the report of a sweep; give this one name=… or to=FOLDER.")
+    if problems := folder_problems(folder.absolute()):
+        raise ConfigError(problem.replace("output_dir", "to") for problem in problems)
+    return record, write_report(record, folder)
 
 
 def refresh(configuration: Configuration, finished: Mapping[str, TrialResult], tracker: Tracker | None) -> None:
