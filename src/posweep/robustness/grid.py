@@ -128,10 +128,10 @@ def ice(scores: Table, levels: Levels, axis: str) -> Curves:
     context, count = grid.others(place), len(grid.levels[place])
     cell = context * count + grid.cells[:, place]
     contexts = int(context.max(initial=-1)) + 1
-    total = np.zeros((*scores.shape[:-1], contexts * count))
-    np.add.at(total, (..., cell), scores)
+    total = np.zeros((contexts * count, *scores.shape[:-1]))
+    np.add.at(total, cell, np.moveaxis(scores, -1, 0))
     members = np.bincount(cell, minlength=contexts * count)
-    found = np.where(members > 0, total / np.maximum(members, 1), np.nan)
+    found = np.where(members > 0, np.moveaxis(total, 0, -1) / np.maximum(members, 1), np.nan)
     return Curves(
         grid.levels[place], _described(grid, place, context), found.reshape(*scores.shape[:-1], contexts, count)
     )

@@ -150,9 +150,10 @@ def _space(values: list[Any], log: bool) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     there = [plain for value in values if (plain := _plain(value)) is not None]
-    if any(isinstance(value, str) for value in there):
+    numbers = [value for value in there if not isinstance(value, str)]
+    if len(numbers) < len(there):
         return CategoricalDistribution(list(dict.fromkeys(there)))
-    return FloatDistribution(min(there), max(there), log=log and min(there) > 0)
+    return FloatDistribution(min(numbers), max(numbers), log=log and min(numbers) > 0)
 
 
 def _plain(value: Any) -> float | str | None:

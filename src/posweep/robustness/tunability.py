@@ -66,7 +66,7 @@ def cross_fitted_scores(table: Table, sample: Sample, choices: Sequence[Rows], s
     Returns:
         (replicates, choices); NaN where none of a choice's configurations has a score.
     """
-    there = finished(table).any(axis=1)
+    there = np.asarray(finished(table).any(axis=1))
     rows = [choice[there[choice]] for choice in choices]
     if table.shape[2] < 2:
         whole = configuration_scores(table, sample)

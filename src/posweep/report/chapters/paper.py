@@ -69,7 +69,7 @@ def by_hyperparameter(tables: Tables) -> list[Drawing]:
     varied = varying(trials, settings)
     if metric not in trials or not varied:
         return []
-    line, label = _sft_line(tables.record)
+    line, label = sft_line(tables.record)
     data = _scored(trials, metric)[[*IDENTITY[:6], *settings, metric]]
     caption = (
         f"One point per trial, darker for a higher learning rate; line: median at each value (in groups of equal size "
@@ -79,7 +79,7 @@ def by_hyperparameter(tables: Tables) -> list[Drawing]:
     return [Drawing("score_by_hyperparameter", f"{metric} against each hyperparameter", caption, data, figure)]
 
 
-def _sft_line(record: SweepRecord) -> tuple[float | None, str]:
+def sft_line(record: SweepRecord) -> tuple[float | None, str]:
     """Where the SFT model stands on the primary metric, and how the axis is called."""
     place, _, measure = record.primary_metric.partition("/")
     words = measure.replace("_", " ").replace("win rate vs sft", "win-rate against SFT")

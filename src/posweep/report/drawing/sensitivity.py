@@ -50,7 +50,7 @@ def sensitivity(
     figure = Figure(figsize=layout.size, layout="constrained")
     grid = layout.grid(figure)
     first: Axes | None = None
-    for place, (method, names) in enumerate(_in_common_order(varied).items()):
+    for place, (method, names) in enumerate(in_common_order(varied).items()):
         mine = data[data["method"] == method]
         row = [figure.add_subplot(spot, sharey=first) for spot in layout.spots(grid, place, len(names))]
         first = first or row[0]
@@ -99,7 +99,7 @@ class Layout:
         return [grid[row, beside * (self.columns + 1) + i] for i in range(count)]
 
 
-def _in_common_order(varied: dict[str, list[str]]) -> dict[str, list[str]]:
+def in_common_order(varied: dict[str, list[str]]) -> dict[str, list[str]]:
     """Each method's settings, those of most methods first, so that the same ones stand below each other."""
     often = Counter(name for names in varied.values() for name in names)
     return {method: sorted(names, key=lambda name: -often[name]) for method, names in varied.items()}
