@@ -1,5 +1,6 @@
 """A sweep as a tracker would hold it, made up: three methods of twelve configurations, three evaluation sets."""
 
+import dataclasses
 import itertools
 import math
 import zlib
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from posweep.records import Response, SweepRecord, TrialResult, TrialSpec
+from posweep.records import Opponents, Response, SweepRecord, TrialResult, TrialSpec
 
 RATES = (1e-4, 3e-4, 1e-3)
 GRIDS = {
@@ -135,10 +136,41 @@ def make_record(plan: tuple[TrialSpec, ...], prompts: int = 64, diverged=(), fai
     return SweepRecord("demo", "ood/win_rate_vs_sft", plan, results, rows, baseline, facts, others=2, run_urls=urls)
 
 
+def opponents(place: str, index: int, rng: np.random.Generator, count: int = 4) -> Opponents:
+    """What a prompt's responses were compared with; two judges score, the longer a response the better."""
+    lengths = rng.poisson(20, (2, count)) + 1
+    scores = {judge: 0.05 * lengths + rng.normal(size=(2, count)) for judge in ("gold", "proxy")}
+    won = {name: (s[1][:, None] > s[0]).mean(axis=1).tolist() for name, s in scores.items()}
+    texts = tuple("s" * count), tuple("f" * count)
+    return Opponents(
+        place, index, "p", "c", 24, texts[0], tuple(lengths[0].tolist()), texts[1], tuple(lengths[1].tolist()),
+        {name: {"chosen": [1.5], "sft": s[0].tolist(), "fresh": s[1].tolist()} for name, s in scores.items()},
+        {"vs_sft": won["gold"], "vs_chosen": [0.25] * count, "proxy/vs_sft": won["proxy"]},
+    )  # fmt: skip
+
+
+def with_opponents(record: SweepRecord, scored: bool = True) -> SweepRecord:
+    """The record with what responses were compared with, and a score of both judges for each response."""
+    rng = np.random.default_rng(1)
+    indices = sorted({(row.set, row.index) for rows in record.responses.values() for row in rows})
+    rows = {}
+    for key, mine in record.responses.items():
+        rows[key] = tuple(_scored(row, rng) if scored else row for row in mine)
+    found = tuple(opponents(place, index, rng) for place, index in indices)
+    if not scored:
+        found = tuple(dataclasses.replace(row, scores={}) for row in found)
+    return dataclasses.replace(record, responses=rows, opponents=found)
+
+
+def _scored(row: Response, rng: np.random.Generator) -> Response:
+    score = 2 * row.wins["vs_sft"] + 0.05 * row.length + rng.normal(0, 0.3)
+    return dataclasses.replace(row, scores={"gold": float(score), "proxy": float(score + rng.normal())})
+
+
 @pytest.fixture(scope="session")
 def made() -> SimpleNamespace:
     """The makers of plans and records."""
-    return SimpleNamespace(specs=specs, record=make_record, methods=list(GRIDS))
+    return SimpleNamespace(spec=spec, specs=specs, record=make_record, with_opponents=with_opponents, methods=list(GRIDS))
 
 
 @pytest.fixture(scope="session")

@@ -90,11 +90,12 @@
     return [`${data.methods[trials.method[trial]].title}, seed ${trials.seed[trial]}`, trials.point[trial], ...numbers].join(apart);
   }
 
-  /** The finished trials of each chosen method that have the metric. */
+  /** The finished trials of each chosen method that have the metric, lowest first. */
   function shown(choice) {
     const values = column(choice, choice.metric), groups = choice.methods.map((method) => ({ method, trials: [] }));
     const byMethod = new Map(groups.map((group) => [group.method, group]));
     trials.method.forEach((method, trial) => values[trial] != null && byMethod.get(method)?.trials.push(trial));
+    for (const group of groups) group.trials.sort((one, other) => values[one] - values[other]);
     return groups;
   }
 
@@ -107,9 +108,10 @@
   const PANELS = [
     { name: "-distribution", make(choice, groups) {
       const metric = measured(choice, choice.metric), row = new Map(groups.map((group, place) => [group.method, place]));
-      const spread = (trial) => row.get(trials.method[trial]) + 0.16 + 0.26 * ((trial * 0.6180339887) % 1 - 0.5);
+      const rank = new Map(groups.flatMap((group) => group.trials.map((trial, place) => [trial, place]))); // equal values spread out
+      const spread = (trial) => row.get(trials.method[trial]) + 0.17 + 0.36 * ((rank.get(trial) * 0.6180339887) % 1 - 0.5);
       const boxes = groups.filter((group) => group.trials.length > 4).map(({ method, trials: mine }) => ({
-        type: "box", orientation: "h", x: mine.map(metric.at), y: mine.map(() => row.get(method) - 0.2), width: 0.26, boxpoints: false,
+        type: "box", orientation: "h", x: mine.map(metric.at), y: mine.map(() => row.get(method) - 0.22), width: 0.24, boxpoints: false,
         hoverinfo: "skip", fillcolor: "rgba(0,0,0,0)", line: { color: data.methods[method].colour, width: 1.4 },
       }));
       const names = { tickvals: groups.map((_, place) => place), ticktext: groups.map((group) => data.methods[group.method].title) };
