@@ -92,10 +92,18 @@ def test_without_scores_there_is_no_curve():
 # ---------------------------------------------------------------- area and cost
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 12, 500])
-def test_the_area_is_the_mean_of_the_curve(count):
-    scores = np.sort(np.random.default_rng(count).normal(size=(4, count)))
-    assert tuning_area(scores) == pytest.approx(tuning_curve(scores).mean(axis=-1), abs=1e-12)
+@pytest.mark.parametrize("count", [1, 2, 3, 12, 1500])
+def test_the_area_has_a_closed_form(count):
+    """Σ_n C(i−1, n−1)/C(N, n) = (N+1) / ((N−i+1)(N−i+2)), by the beta integral of 1/C(N, n)."""
+    ranked, above = np.random.default_rng(count).normal(size=(4, count)), np.arange(count, 0, -1)
+    expected = ranked @ ((count + 1) / count / (above * (above + 1)))
+    assert tuning_area(ranked) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_area_is_the_mean_of_the_curve_up_to_a_budget():
+    ranked = np.sort(np.random.default_rng(0).normal(size=(4, 9)))
+    assert tuning_area(ranked, 3) == pytest.approx(tuning_curve(ranked)[:, :3].mean(axis=1), abs=1e-12)
+    assert np.isnan(tuning_area(ranked, 10)).all()
 
 
 def test_the_cost_is_the_least_number_of_trials():

@@ -88,18 +88,34 @@ def cross_fitted_ranks(table: Table, sample: Sample, splits: Sequence[Halves], s
     Raises:
         ShapeError: `selection` has other configurations or seeds than `table`.
     """
-    if selection is not None:
-        if selection.shape[:2] != table.shape[:2]:
-            raise ShapeError(f"selection has shape {selection.shape} where scores have {table.shape}.")
-        even = Sample(sample.seeds, np.full((len(sample.seeds), selection.shape[2]), 1 / selection.shape[2]))
-        return _ranked(configuration_scores(table, sample), by=configuration_scores(selection, even))
-    if table.shape[2] < 2:
-        return np.sort(configuration_scores(table, sample), axis=1)
-    total = np.zeros((len(sample.seeds), len(table)))
+    if selection is None:
+        return cross_fitted_ranks_of_all([table], sample, splits)[0]
+    if selection.shape[:2] != table.shape[:2]:
+        raise ShapeError(f"selection has shape {selection.shape} where scores have {table.shape}.")
+    even = Sample(sample.seeds, np.full((len(sample.seeds), selection.shape[2]), 1 / selection.shape[2]))
+    return _ranked(configuration_scores(table, sample), by=configuration_scores(selection, even))
+
+
+def cross_fitted_ranks_of_all(tables: Sequence[Table], sample: Sample, splits: Sequence[Halves]) -> list[Table]:
+    """`cross_fitted_ranks` of several methods on the same prompts: each half of them is weighed once for all.
+
+    Args:
+        tables: of each method, (configurations, seeds, prompts), every configuration with a score.
+        sample: the replicates.
+        splits: of `halves`.
+
+    Returns:
+        Of each method (replicates, configurations).
+    """
+    whole, cuts = np.concatenate(list(tables)), np.cumsum([len(table) for table in tables])[:-1]
+    if whole.shape[2] < 2:
+        return [np.sort(part, axis=1) for part in np.split(configuration_scores(whole, sample), cuts, axis=1)]
+    totals = [np.zeros((len(sample.seeds), len(table))) for table in tables]
     for pair in splits:
-        one, other = (configuration_scores(table[:, :, half], _part(sample, half)) for half in pair)
-        total += _ranked(other, by=one) + _ranked(one, by=other)
-    return total / (2 * len(splits))
+        scores = [configuration_scores(whole[:, :, half], _part(sample, half)) for half in pair]
+        for total, one, other in zip(totals, *(np.split(found, cuts, axis=1) for found in scores), strict=True):
+            total += _ranked(other, by=one) + _ranked(one, by=other)
+    return [total / (2 * len(splits)) for total in totals]
 
 
 def expected_best(ranked: Table, n: ArrayLike | None = None) -> Table:
@@ -121,25 +137,24 @@ def expected_best(ranked: Table, n: ArrayLike | None = None) -> Table:
     return found
 
 
-def tuning_area(ranked: Table) -> Table:
-    """The mean of the tuning curve over n = 1 … N: one number for a budget one does not know.
-
-        (N+1)/N Σ_i s_(i) / ((N−i+1)(N−i+2))
+def tuning_area(ranked: Table, most: int | None = None) -> Table:
+    """The mean of the tuning curve over n = 1 … m: one number for a budget one does not know.
 
     Args:
         ranked: (…, configurations), worst first.
+        most: m; all N configurations where None. Methods of unequal N are compared at an m that all of them have.
 
     Returns:
-        (…), in the unit of the scores: between the mean (as good as the curve at n = 1) and the best. It depends on N, so
-        it compares methods of equal N only; NaN without configurations.
-
-    Source: Σ_n C(i−1, n−1)/C(N, n) in closed form, by the beta integral of 1/C(N, n).
+        (…), in the unit of the scores: between the mean, which is the curve at n = 1, and the best. NaN without
+        configurations, or with fewer than m.
     """
     count = ranked.shape[-1]
-    if not count:
+    most = count if most is None else most
+    if not 1 <= most <= count:
         return np.full(ranked.shape[:-1], math.nan)
-    above = np.arange(count, 0, -1)
-    return np.asarray(ranked @ ((count + 1) / count / (above * (above + 1))), dtype=np.float64)
+    budgets, step = np.arange(1, most + 1), max(1, TOGETHER // count)
+    total = sum(_weights(count, budgets[start : start + step]).sum(axis=0) for start in range(0, most, step))
+    return np.asarray(ranked @ (total / most), dtype=np.float64)
 
 
 def tuning_cost(curve: Table, share: float = 0.95, floor: float = 0.0, n: ArrayLike | None = None) -> Table:
