@@ -44,24 +44,27 @@ def importance(data: pd.DataFrame, note: str) -> Figure:
 
 
 def _fills(data: pd.DataFrame) -> dict[str, str]:
-    """Hyperparameter → colour, the ones that most methods have first, of those the ones that explain most."""
-    groups = data[data["order"] == 1].groupby("hyperparameters", sort=False)["share"]
+    """Symbol → colour, the ones that most methods have first, of those the ones that explain most."""
+    groups = data[data["order"] == 1].groupby("parameter", sort=False)["share"]
     names = groups.agg(["size", "sum"]).sort_values(["size", "sum"], ascending=False, kind="stable").index
     return {name: FILLS[min(i, len(FILLS) - 1)] for i, name in enumerate(names)}
 
 
 def _bar(axes: Axes, row: int, data: pd.DataFrame, fills: dict[str, str]) -> None:
-    data = data.sort_values(["order", "share"], ascending=[True, False], kind="stable")
+    """A method's effects in the order of the legend, interactions last and the largest of them first."""
     if data["share"].isna().all():
         words = data["how"].iloc[0] if data["parameter"].isna().all() else "all scores are equal"
         axes.text(0.01, row, words, va="center", fontsize=8, color=FAINT)
         return
+    known = list(fills)
+    effects = data.to_dict("records")
+    effects.sort(key=lambda e: (known.index(e["parameter"]), 0) if e["order"] == 1 else (len(known), -e["share"]))
     left = 0.0
-    for effect in data.to_dict("records"):
-        _segment(axes, row, left, effect, fills.get(effect["hyperparameters"]))
+    for effect in effects:
+        _segment(axes, row, left, effect, fills.get(effect["parameter"]))
         left += effect["share"]
     if (data["how"] == "PED-ANOVA").any():
-        axes.text(0.996, row, "PED-ANOVA", ha="right", va="center", fontsize=7.5, color="white", zorder=4)
+        axes.text(1.004, row, "PED-ANOVA", va="center", fontsize=7.5, color=FAINT)
 
 
 def _segment(axes: Axes, row: int, left: float, effect: dict[Any, Any], fill: str | None) -> None:
@@ -76,8 +79,7 @@ def _segment(axes: Axes, row: int, left: float, effect: dict[Any, Any], fill: st
 
 def _legend(data: pd.DataFrame, fills: dict[str, str]) -> list[Patch]:
     """The hyperparameters that have a colour of their own, and interactions."""
-    main = data[data["order"] == 1].drop_duplicates("hyperparameters").set_index("hyperparameters")["parameter"]
-    named = [Patch(color=fill, label=main[name]) for name, fill in list(fills.items())[: len(FILLS) - 1]]
+    named = [Patch(color=fill, label=name) for name, fill in list(fills.items())[: len(FILLS) - 1]]
     rest = [Patch(color=FILLS[-1], label="another one")] if len(fills) >= len(FILLS) else []
     joint = [Patch(**HATCHED, label="interactions")] if (data["order"] > 1).any() else []
     return named + rest + joint

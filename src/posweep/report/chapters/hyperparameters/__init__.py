@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,11 @@ from posweep.report.chapters.paper import sft_line
 from posweep.report.drawing.ice import ice
 from posweep.report.drawing.pairs import pairs
 from posweep.report.drawing.importance import importance
-from posweep.report.sensitivity import (
+from posweep.report.chapters.hyperparameters.numbers import (
     ALONE,
     Design,
     curve_table,
+    design,
     designs,
     pair_table,
     share_table,
@@ -44,7 +46,8 @@ def chapter(tables: Tables) -> Chapter | None:
     sheets = [share_sheet(explained, over, tables.metric)]
     sheets += [step_sheet(stepped, drawn, tables.metric, threshold)] if len(stepped) else []
     words = (*said_of_shares(explained), *said_of_steps(stepped, threshold))
-    drawings = (bars(explained, tables), *heatmaps(found, explained, tables), *held(found, tables))
+    finished = [design(tables, one.method) for one in found]
+    drawings = (bars(explained, tables), *heatmaps(finished, explained, tables), *held(finished, tables))
     return Chapter(
         "hyperparameters",
         QUESTION,
@@ -200,13 +203,12 @@ def heatmaps(found: Sequence[Design], explained: pd.DataFrame, tables: Tables) -
 def _leading_pairs(panels: Sequence[tuple[str, str, str]], explained: pd.DataFrame) -> list[tuple[str, str, str]]:
     """For every method the pair of the largest main shares."""
     main = explained[explained["order"] == 1].set_index(["method", "hyperparameters"])["share"].to_dict()
-    best: dict[str, tuple[str, str, str]] = {}
-    for panel in panels:
-        worth = [main.get((panel[0], name), 0.0) for name in panel[1:]]
-        known = [main.get((panel[0], name), 0.0) for name in best.get(panel[0], panel)[1:]]
-        if panel[0] not in best or sum(worth) > sum(known):
-            best[panel[0]] = panel
-    return list(best.values())
+
+    def worth(panel: tuple[str, str, str]) -> tuple[float, bool]:
+        return sum(main.get((panel[0], name), 0.0) for name in panel[1:]), "learning_rate" in panel
+
+    groups = groupby(panels, key=lambda panel: panel[0])
+    return [max(mine, key=worth) for _, mine in groups]
 
 
 def held(found: Sequence[Design], tables: Tables) -> list[Drawing]:

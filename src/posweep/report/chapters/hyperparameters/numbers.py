@@ -96,7 +96,8 @@ def design(tables: Tables, method: str, diverged: Diverged = "dropped") -> Desig
     """A method's configurations that have a score."""
     table = tables.scores(method, diverged=diverged)
     there = np.isfinite(table).all(axis=2).any(axis=1)
-    columns = levels(tables.points(method)[there], tables.settings(method))
+    names = sorted(tables.settings(method), key=lambda name: name == "learning_rate")  # last: along x in every panel
+    columns = levels(tables.points(method)[there], names)
     varied = {name: values for name, values in columns.items() if len(Grid.of({name: values}).levels[0]) > 1}
     return Design(method, varied, table[there])
 
@@ -174,22 +175,18 @@ def _curves(one: Design, name: str) -> list[dict[str, Any]]:
                 "learning_rate": context.get("learning_rate"),
             }
             rows += [{**base, **held, "level": x, "score": y} for x, y in zip(curves.along, scores, strict=True)]
-    whole = np.isfinite(curves.mean).all() and len(curves.contexts) > 1
-    return rows + [
-        {**base, "context": "", "level": x, "score": y} for x, y in zip(curves.along, curves.mean, strict=True) if whole
-    ]
+    if np.isfinite(curves.mean).all():
+        rows += [
+            {**base, "context": "", "level": x, "score": y} for x, y in zip(curves.along, curves.mean, strict=True)
+        ]
+    return rows
 
 
 def pair_table(found: Sequence[Design]) -> pd.DataFrame:
     """A row per method, pair of hyperparameters and pair of their levels: the mean score over everything else."""
     columns = ["method", "y", "x", "y_level", "x_level", "score", "configurations"]
-    rows = [row for one in found for y, x in combinations(_in_order(one), 2) for row in _pair(one, y, x)]
+    rows = [row for one in found for y, x in combinations(one.columns, 2) for row in _pair(one, y, x)]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _in_order(one: Design) -> list[str]:
-    """The learning rate last, so that it lies along x in every panel."""
-    return sorted(one.columns, key=lambda name: name == "learning_rate")
 
 
 def _pair(one: Design, y: str, x: str) -> list[dict[str, Any]]:
