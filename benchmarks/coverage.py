@@ -28,7 +28,7 @@ Table = NDArray[np.float64]
 WORLDS = 2000
 PROMPTS = 100
 DRAWS = 3  # of the tuning curve's value
-STATISTICS = ("IQM", "median", "10th percentile", "improvement", "best of 3")
+STATISTICS = ("IQM", "median", "10th percentile", "best of 3", "improvement")
 METHODS = np.linspace(0.30, 0.66, 12), np.linspace(0.36, 0.62, 12)
 """The true scores of both methods' configurations."""
 OWNER = np.repeat([0, 1], [len(scores) for scores in METHODS])

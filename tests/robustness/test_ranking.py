@@ -37,18 +37,19 @@ def test_a_cut_asks_for_all_pairs_across_it():
 
 
 def test_only_what_is_claimed_can_be_turned_round():
-    found = ((0, 1), (2,))
-    assert reversals(found, np.array([0.3, 0.4, 0.2])) == ()
-    assert reversals(found, np.array([0.5, 0.1, 0.2])) == ((1, 2),)
-    assert reversals(found, np.array([0.2, 0.2, 0.2])) == ()
-    assert reversals(found, np.array([NAN, 0.3, 0.2])) == ()
+    claims = ((0, 2), (1, 2))
+    assert reversals(claims, np.array([0.3, 0.4, 0.2])) == ()
+    assert reversals(claims, np.array([0.5, 0.1, 0.2])) == ((1, 2),)
+    assert reversals(claims, np.array([0.2, 0.2, 0.2])) == ()
+    assert reversals(claims, np.array([NAN, 0.3, 0.2])) == ()
 
 
 def test_a_ranking_survives_variants_that_keep_its_claims():
     values, adjusted = np.array([0.6, 0.5, 0.4]), matrix(3, p02=0.01, p12=0.01)
     found = ranking(values, adjusted, {"swaps equals": np.array([0.5, 0.6, 0.4])})
-    assert found.tiers == ((0, 1), (2,))
+    assert (found.tiers, found.claims) == (((0, 1), (2,)), ((0, 2), (1, 2)))
     assert found.survives
+    assert found.kept == found.claims
 
 
 def test_a_ranking_names_the_variants_that_break_it():
@@ -56,6 +57,13 @@ def test_a_ranking_names_the_variants_that_break_it():
     found = ranking(values, adjusted, {"fine": values, "worst": np.array([0.1, 0.5, 0.4])})
     assert found.broken == {"worst": ((0, 2),)}
     assert not found.survives
+    assert found.kept == ((1, 2),)
+
+
+def test_a_significant_difference_across_no_cut_is_a_claim_all_the_same():
+    found = ranking(np.array([0.6, 0.5, 0.4]), matrix(3, p02=0.01), {})
+    assert (found.tiers, found.claims) == (((0, 1, 2),), ((0, 2),))
+    assert found.survives
 
 
 def test_without_a_significant_difference_there_is_nothing_to_print():

@@ -106,13 +106,15 @@ class Tables:
         if diverged == "dropped":
             return found
         lost = np.array([[self._status.get((c, s)) == "diverged" for s in self.seeds] for c in self._ids(method)])
-        return np.where(lost.reshape(*found.shape[:2], 1), self._worst(metric), found)
+        return np.where(lost.reshape(*found.shape[:2], 1), self.worst(metric), found)
 
     def prompts(self, metric: str | None = None) -> int:
         """How many prompts stand behind a metric's scores; 1 where there are no rows."""
         return max((self.scores(method, metric).shape[2] for method in self.methods), default=1)
 
-    def _worst(self, metric: str) -> float:
+    def worst(self, metric: str | None = None) -> float:
+        """What a diverged trial scores at worst: 0 for shares, else the lowest of any trial."""
+        metric = metric or self.metric
         share = is_win_rate(metric) or metric.endswith("accuracy")
         return 0.0 if share or metric not in self.trials else float(self.trials[metric].min())
 

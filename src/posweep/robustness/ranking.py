@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -16,6 +16,8 @@ from posweep.robustness.crossed import REPLICATES, Interval, Sample, configurati
 
 Table = NDArray[np.float64]
 Tiers = tuple[tuple[int, ...], ...]
+Claims = tuple[tuple[int, int], ...]
+"""Pairs (better, worse) of methods by index."""
 
 LEVEL = 0.05
 
@@ -26,16 +28,24 @@ class Ranking:
 
     Attributes:
         tiers: methods by index, best first; between two tiers stands a ">", within one a "≈".
-        broken: variant → the pairs (better, worse) of different tiers whose order it turns round.
+        claims: the significant differences, (better, worse), of whatever tiers.
+        broken: variant → the claims that it turns round.
     """
 
     tiers: Tiers
-    broken: Mapping[str, tuple[tuple[int, int], ...]]
+    claims: Claims
+    broken: Mapping[str, Claims]
 
     @property
     def survives(self) -> bool:
-        """Whether there is a significant difference to print and no variant turns one round."""
-        return len(self.tiers) > 1 and not self.broken
+        """Whether the ranking may be printed: it claims something, and no variant turns any of it round."""
+        return bool(self.claims) and not self.broken
+
+    @property
+    def kept(self) -> Claims:
+        """The claims that no variant turns round; each may be printed for itself, whatever becomes of the ranking."""
+        turned = {claim for claims in self.broken.values() for claim in claims}
+        return tuple(claim for claim in self.claims if claim not in turned)
 
 
 def ranking(values: Table, adjusted: Table, variants: Mapping[str, Table], level: float = LEVEL) -> Ranking:
@@ -43,7 +53,7 @@ def ranking(values: Table, adjusted: Table, variants: Mapping[str, Table], level
 
     A ranking may be printed if it survives every variant that a reader could as well have chosen: the other prior, a
     grid without an outer level, equal numbers of configurations, diverged trials at the worst value. What must survive
-    is what is claimed, the order of methods in different tiers; within a tier nothing is claimed.
+    is what is claimed, the significant differences; methods that are not known to differ may change places.
 
     Args:
         values: the interquartile mean of each method, (methods,); NaN for one without a score, which is left out.
@@ -52,11 +62,12 @@ def ranking(values: Table, adjusted: Table, variants: Mapping[str, Table], level
         level: below which a p-value is significant.
 
     Returns:
-        Tiers and contradictions; one tier where no cut is significant.
+        Tiers, claims and contradictions; one tier where no cut through the order is significant.
     """
-    found = tiers(order(values), adjusted, level)
-    turned = {name: reversals(found, other) for name, other in variants.items()}
-    return Ranking(found, {name: pairs for name, pairs in turned.items() if pairs})
+    best_first = order(values)
+    claims = tuple((a, b) for a, b in combinations(best_first, 2) if adjusted[a, b] < level and values[a] > values[b])
+    turned = {name: reversals(claims, other) for name, other in variants.items()}
+    return Ranking(tiers(best_first, adjusted, level), claims, {name: found for name, found in turned.items() if found})
 
 
 def order(values: Table) -> tuple[int, ...]:
@@ -81,10 +92,9 @@ def tiers(order: Sequence[int], adjusted: Table, level: float = LEVEL) -> Tiers:
     return tuple(tuple(order[first:last]) for first, last in pairwise(ends))
 
 
-def reversals(tiers: Tiers, values: Table) -> tuple[tuple[int, int], ...]:
-    """The pairs (better, worse) of different tiers that `values` puts the other way round."""
-    place = {method: number for number, tier in enumerate(tiers) for method in tier}
-    return tuple((a, b) for a in place for b in place if place[a] < place[b] and values[a] < values[b])
+def reversals(claims: Claims, values: Table) -> Claims:
+    """The claims that `values` puts the other way round; NaN contradicts nothing."""
+    return tuple((better, worse) for better, worse in claims if values[better] < values[worse])
 
 
 def typical(scores: Table) -> Table:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from posweep.report.chapter import Chapter
-from posweep.report.chapters import paper
+from posweep.report.chapters import certainty, paper
 from posweep.report.tables import Tables
 
-CHAPTERS: tuple[Callable[[Tables], Chapter | None], ...] = (paper.chapter,)
+CHAPTERS: tuple[Callable[[Tables], Chapter | None], ...] = (paper.chapter, certainty.chapter)
 """Each makes its chapter of a sweep, or nothing where there is nothing to say."""
 
 

@@ -40,6 +40,15 @@ def name_x(grid: Sequence[Axes], label: str) -> None:
     last[len(last) // 2].set_xlabel(label)
 
 
+def name_rows(axes: Axes, methods: Sequence[str]) -> None:
+    """The methods as rows, top to bottom, without lines between them."""
+    axes.set_yticks(range(len(methods)), [title(method) for method in reversed(methods)], fontsize=9)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(-0.6, len(methods) - 0.4)
+
+
 def finish(figure: Figure, handles: Sequence[Artist], note: str) -> Figure:
     """Add legend and footnote, lay everything out once, and keep that layout for every format."""
     lines = textwrap.wrap(note, int(NOTE_WIDTH * figure.get_figwidth() / WIDTH))
@@ -48,7 +57,10 @@ def finish(figure: Figure, handles: Sequence[Artist], note: str) -> Figure:
     layout = ConstrainedLayoutEngine(rect=(0, below, 1, 1 - below), w_pad=0.06, h_pad=0.05)
     figure.set_layout_engine(layout)
     if handles:
-        figure.legend(handles=list(handles), loc="outside upper left", ncols=7, handletextpad=0.5, columnspacing=1.6)
+        columns = round(7 * figure.get_figwidth() / WIDTH)
+        figure.legend(
+            handles=list(handles), loc="outside upper left", ncols=columns, handletextpad=0.5, columnspacing=1.6
+        )
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure

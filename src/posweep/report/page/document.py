@@ -19,7 +19,6 @@ from posweep.report.page.sections import (
     data_table,
     distribution_table,
     failures_table,
-    fairness_table,
     fresh_table,
     per_set_table,
     seconds_table,
@@ -74,10 +73,6 @@ FRESH = (
     "something other than the methods moves the win-rates."
 )
 SECONDS = f"Seconds, summed over trials; overhead (everything but {', '.join(WORK)}) as a share of the total."
-GIVEN = (
-    "A method's distribution depends on what was searched. Decades: factors of ten spanned by its logarithmic dimensions; "
-    "KL reached: lowest and highest of a configuration, nats per response."
-)
 SETS = (
     "Medians over configurations (means over seeds, diverged and failed trials dropped); "
     "the row “SFT model” holds its own values."
@@ -95,12 +90,11 @@ def _told(anchor: str, heading: str, words: str, shown: Safe | None) -> Section:
 
 
 def _methods_section(tables: Tables, summary: Mapping[str, Any]) -> Section:
-    """What each method came to, what it was given, and how it fares on every set."""
+    """What each method came to, and how it fares on every set."""
     record = tables.record
     fresh = (fresh_table(record), paragraph(FRESH, "faint")) if evaluation_sets(record) else ()
     parts = [
         part(f"Distribution of {tables.metric}", paragraph(_best_words(tables)), distribution_table(summary), *fresh),
-        part("What each was given", paragraph(GIVEN), fairness_table(tables)),
     ]
     if evaluation_sets(record):
         medians = per_set_table(tables)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from posweep.records import SweepRecord, TrialSpec
-from posweep.report.drawing.axes import declared, number, symbol
+from posweep.report.drawing.axes import number, symbol
 from posweep.report.page.markup import Safe, count, decimals, folded, html, link, named, paragraph, table, with_error
 from posweep.report.tables import Tables, evaluation_sets, facts_of, is_win_rate, methods, plain_scores, status, title
 
@@ -66,53 +64,6 @@ def fresh_table(record: SweepRecord) -> Safe:
     names = [f"{place}/win_rate_vs_sft" for place in evaluation_sets(record)]
     rates = [with_error(record.baseline.get(name), record.baseline.get(f"{name}_se")) for name in names]
     return table(["", *evaluation_sets(record)], [["A/A: SFT against fresh SFT", *rates]], own=1)
-
-
-def fairness_table(tables: Tables) -> Safe:
-    """What each method was given: how many configurations, over what, chosen how, and how far it went."""
-    words = ("method", "prior", "searched", "learning rates")
-    headers = (*words, "configurations", "seeds", "dimensions", "decades", "KL reached")
-    return table(headers, [_fairness_row(tables, method) for method in methods(tables.record)], text=4, sortable=True)
-
-
-def _fairness_row(tables: Tables, method: str) -> list[object]:
-    plan = [spec for spec in tables.record.plan if spec.method == method]
-    values = {name: _distinct(plan, name) for name in dict.fromkeys(name for spec in plan for name in spec.point)}
-    varied = {name: found for name, found in values.items() if len(found) > 1}
-    searched = ", ".join(f"{symbol(method, n)} {_range(v)}" for n, v in varied.items() if n != "learning_rate")
-    priors = ", ".join(dict.fromkeys(spec.prior for spec in plan))
-    rates = _range(values.get("learning_rate", [])) or None
-    counts = (len({spec.configuration for spec in plan}), len({spec.seed for spec in plan}), len(varied))
-    words = (named(method, title(method)), priors, searched or None, rates)
-    return [*words, *counts, _decades(method, varied), _reached(tables, method)]
-
-
-def _distinct(plan: list[TrialSpec], name: str) -> list[Any]:
-    """A setting's values, in order: by size where they are numbers."""
-    found = {str(spec.point[name]): spec.point[name] for spec in plan if name in spec.point}
-    values = list(found.values())
-    return sorted(values) if all(isinstance(value, int | float) for value in values) else values
-
-
-def _range(values: list[Any]) -> str:
-    """A few values as they are, many as their ends and count."""
-    if len(values) <= 6:
-        return "{" + ", ".join(map(number, values)) + "}" if len(values) > 1 else "".join(map(number, values))
-    return f"{number(values[0])} … {number(values[-1])} ({len(values)} values)"
-
-
-def _decades(method: str, varied: Mapping[str, list[Any]]) -> str:
-    """The factors of ten that the logarithmic dimensions span together."""
-    ends = [(v[0], v[-1]) for name, v in varied.items() if declared(method, name).scale == "log" and v[0] > 0]
-    return f"{sum(math.log10(high / low) for low, high in ends):.1f}"
-
-
-def _reached(tables: Tables, method: str) -> str | None:
-    """The lowest and highest KL of a configuration, on the primary metric's set."""
-    place = tables.record.primary_metric.partition("/")[0]
-    found = plain_scores(tables.configurations, method, f"{place}/kl_to_sft")
-    found = found[np.isfinite(found)]
-    return f"{found.min():.3g} … {found.max():.3g}" if len(found) else None
 
 
 def per_set_table(tables: Tables) -> Safe:
