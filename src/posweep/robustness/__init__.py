@@ -1,7 +1,20 @@
 """What the trials say together: pure functions on score tables, one statistic each."""
 
 from posweep.robustness.agreement import RankAgreement, agreement, kappa, rank_agreement
-from posweep.robustness.best import Best, cross_fitted_best
+from posweep.robustness.best import Best, cross_fitted_best, halves
+from posweep.robustness.best_of_n import (
+    best_of_n,
+    best_of_n_kl,
+)
+from posweep.robustness.chosen import (
+    cross_fitted_choice,
+    cross_fitted_regret,
+    filled,
+    head_to_head,
+    pick_best,
+    pick_median,
+    winner,
+)
 from posweep.robustness.crossed import (
     Interval,
     Sample,
@@ -17,32 +30,131 @@ from posweep.robustness.distribution import (
     describe,
     interquartile_mean,
     percentile,
+    performance_profile,
     share_above,
+    spread,
     with_score,
 )
 from posweep.robustness.effects import Effect, effects
+from posweep.robustness.frontier import (
+    best_of_draws,
+    best_within,
+    frontier_weights,
+    hypervolume,
+    non_dominated,
+    regret,
+)
+from posweep.robustness.grid import CLIFF, Curves, Grid, Levels, Neighbours, cliffs, ice, neighbours, steps
+from posweep.robustness.improvement import Improvement, improvement_matrix, probability_of_improvement
+from posweep.robustness.length import (
+    LengthControl,
+    length_control,
+)
+from posweep.robustness.ranking import Ranking, ranking, typical, typical_differences, typical_of
+from posweep.robustness.sensitivity import Anova, PedAnova, anova, ped_anova
+from posweep.robustness.shares import Beating, beating, robust_share
+from posweep.robustness.transfer import Tasks, rank_correlation, transfer, two_task_interval
+from posweep.robustness.tunability import cross_fitted_scores, nearest, one_changed, tunability
+from posweep.robustness.tuned import at_chosen_levels, chosen_levels
+from posweep.robustness.tuning import (
+    cross_fitted_ranks,
+    cross_fitted_ranks_of_all,
+    cross_fitted_tuning_curve,
+    distribution_band,
+    expected_best,
+    tuning_area,
+    tuning_band,
+    tuning_cost,
+    tuning_curve,
+)
+from posweep.robustness.variance import Components, variance_components
 
 __all__ = [
+    "CLIFF",
+    "Anova",
+    "Beating",
     "Best",
+    "Components",
+    "Curves",
     "Distribution",
     "Effect",
+    "Grid",
+    "Improvement",
     "Interval",
+    "LengthControl",
+    "Levels",
+    "Neighbours",
+    "PedAnova",
     "RankAgreement",
+    "Ranking",
     "Sample",
+    "Tasks",
     "agreement",
+    "anova",
+    "at_chosen_levels",
+    "beating",
+    "best_of_draws",
+    "best_of_n",
+    "best_of_n_kl",
+    "best_within",
+    "chosen_levels",
+    "cliffs",
     "configuration_scores",
     "cross_fitted_best",
+    "cross_fitted_choice",
+    "cross_fitted_ranks",
+    "cross_fitted_ranks_of_all",
+    "cross_fitted_regret",
+    "cross_fitted_scores",
+    "cross_fitted_tuning_curve",
     "crossed_interval",
     "describe",
+    "distribution_band",
     "effects",
+    "expected_best",
+    "filled",
+    "frontier_weights",
+    "halves",
+    "head_to_head",
     "holm",
+    "hypervolume",
+    "ice",
+    "improvement_matrix",
     "interquartile_mean",
     "kappa",
+    "length_control",
+    "nearest",
+    "neighbours",
+    "non_dominated",
+    "one_changed",
     "p_value",
+    "ped_anova",
     "percentile",
+    "performance_profile",
+    "pick_best",
+    "pick_median",
+    "probability_of_improvement",
     "rank_agreement",
+    "rank_correlation",
+    "ranking",
+    "regret",
+    "robust_share",
     "run_scores",
     "share_above",
+    "spread",
+    "steps",
+    "transfer",
+    "tunability",
+    "tuning_area",
+    "tuning_band",
+    "tuning_cost",
+    "tuning_curve",
+    "two_task_interval",
+    "typical",
+    "typical_differences",
+    "typical_of",
+    "variance_components",
+    "winner",
     "with_score",
     "with_scores",
 ]

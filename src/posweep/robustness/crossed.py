@@ -52,6 +52,13 @@ class Sample:
         """Prompts drawn with replacement; every seed counts once."""
         return cls(_even(replicates, seeds), _drawn(rng, replicates, prompts))
 
+    def part(self, prompts: NDArray[np.intp]) -> Sample:
+        """The same on some of its prompts, by place; where none of them was drawn, each weighs the same."""
+        weights = self.prompts[:, prompts]
+        total = weights.sum(axis=1, keepdims=True)
+        even = 1 / max(len(prompts), 1)
+        return Sample(self.seeds, np.where(total > 0, weights / np.where(total > 0, total, 1.0), even))
+
 
 Statistic = Callable[[Sample], NDArray[np.float64]]
 """From a sample to (replicates, …); it reads its own tables, all under the same sample."""
