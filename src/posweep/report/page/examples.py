@@ -127,14 +127,18 @@ def _prompt_block(
 ) -> Safe:
     """One prompt and every response to it; folded behind its beginning."""
     prompt = said[shown[0].spec.key][index].prompt
-    cards = [
-        *(_opponent_cards(opponents) if opponents else ()),
-        *(_card(_who(tables.record, one), said[one.spec.key][index]) for one in shown),
-    ]
+    pairs = [_pair(_opponent_cards(opponents))] if opponents else []
+    for method in dict.fromkeys(one.spec.method for one in shown):
+        mine = (one for one in shown if one.spec.method == method)
+        pairs.append(_pair(_card(_who(tables.record, one), said[one.spec.key][index]) for one in mine))
     begun = prompt if len(prompt) <= LABEL else prompt[:LABEL].rstrip() + " …"
     head = Safe(f"Prompt {index}{html(f' ({label})' if label else '')}: <span>{html(begun)}</span>")
     whole = _text(prompt, "prompt") if begun != prompt or "\n" in prompt else ""
-    return folded(head, Safe(f'{whole}<div class="cards">{"".join(cards)}</div>'), unfolded)
+    return folded(head, Safe(f'{whole}<div class="pairs">{"".join(pairs)}</div>'), unfolded)
+
+
+def _pair(cards: Iterable[Safe]) -> str:
+    return f'<div class="pair">{"".join(cards)}</div>'
 
 
 def _who(record: SweepRecord, one: Speaker) -> Safe:

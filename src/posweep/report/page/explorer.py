@@ -24,11 +24,12 @@ SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x",
 }  # fmt: skip
 AGAINST = ("kl_to_sft", "response_length")
+AT_EASE = 8  # methods
 DIGITS, ERROR_DIGITS = 4, 2  # significant
 WORDS = (
-    "One point per finished trial, drawn from the same numbers as the figures above. Point at one, or touch it, to see its "
-    "configuration here and in the other panels; click, or touch it again, to open its run in MLflow. Boxes: quartiles and "
-    "median, whiskers: extremes. Points carry no interval; their ± is one standard error over prompts."
+    "One point per finished trial, drawn from the same numbers as the figures above. Point at one to see its configuration, "
+    "and the same trial in the other panels; click to open its run in MLflow (on a touch screen: the link below the panels). "
+    "Boxes: quartiles and median, whiskers: extremes. No interval is drawn; ± is one standard error over prompts."
 )
 WITHOUT_SCRIPTS = "The explorer needs JavaScript; everything else on this page is there without it."
 
@@ -42,19 +43,11 @@ def explorer_section(tables: Tables) -> Section:
         "explorer",
         "Explore every trial",
         Safe(f"<noscript><p>{WITHOUT_SCRIPTS}</p></noscript>"),
-        Safe(f'<div id="explore" hidden>{paragraph(WORDS)}{_controls(tables, found)}{PANELS}</div>'),
+        Safe(f'<div id="explore" hidden>{paragraph(WORDS)}{_controls(tables, found)}{_panels(tables)}</div>'),
         _packed("explore-data", json.dumps(found, ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
         _library(),
         Safe(f"<script>\n{source('explorer.js')}</script>"),
     )
-
-
-PANELS = """
-<p id="explore-status" role="status">Loading …</p>
-<div class="panels"><div class="wide" id="explore-distribution"></div>
-<div id="explore-against"></div><div id="explore-setting"></div></div>
-<p id="explore-trial" aria-live="polite"></p>
-"""
 
 
 def explored(tables: Tables) -> dict[str, Any]:
@@ -149,6 +142,16 @@ def _packed(name: str, text: str) -> Safe:
     """Text as the page carries it: gzip in base64, a third of the size, and unpacked only when it is needed."""
     packed = base64.b64encode(gzip.compress(text.encode("utf-8"), mtime=0)).decode("ascii")
     return Safe(f'<script type="application/gzip" id="{name}">{packed}</script>')
+
+
+def _panels(tables: Tables) -> str:
+    """Where the script draws; the distributions of many methods stand beside the other two panels, not above them."""
+    tall = " tall" if len(tables.methods) > AT_EASE else ""
+    return (
+        f'<p id="explore-status" role="status">Loading …</p>\n<div class="panels{tall}">'
+        '<div class="wide" id="explore-distribution"></div><div id="explore-against"></div>'
+        '<div id="explore-setting"></div></div>\n<p id="explore-trial" aria-live="polite"></p>'
+    )
 
 
 @cache

@@ -1,7 +1,7 @@
 // What makes the page easier to read; without it everything is still there, the contents open and the tables as they are.
 "use strict";
 (() => {
-  const FILTERED = 12; // rows from which a table can be filtered
+  const FILTERED = 30; // rows from which a table can be filtered
   const contents = document.querySelector("nav details"), wide = matchMedia("(min-width: 1200px)");
   const fold = () => { contents.open = wide.matches; };
   wide.addEventListener("change", fold);
@@ -57,7 +57,8 @@
 
   /** A field above the table that keeps the rows with all of its words. */
   function filter(table) {
-    const field = Object.assign(document.createElement("input"), { type: "search", ariaLabel: "Filter the rows", placeholder: "filter rows: words, values" });
+    const field = document.createElement("input");
+    Object.assign(field, { type: "search", ariaLabel: "Filter the rows", placeholder: "filter rows: words, values" });
     const count = document.createElement("span"), bar = document.createElement("p");
     bar.className = "filter";
     count.setAttribute("role", "status");
