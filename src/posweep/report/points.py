@@ -37,7 +37,8 @@ def default_point(tables: Tables, method: str) -> dict[str, Any]:
     """A method's cited defaults, and the defaults of the training settings its trials name; empty for foreign methods."""
     if method not in OBJECTIVES:
         return {}
-    own = {field.name: field.default for field in dataclasses.fields(OBJECTIVES[method])}
+    objective: Any = OBJECTIVES[method]
+    own = {field.name: field.default for field in dataclasses.fields(objective)}
     shared = {field.name: field.default for field in dataclasses.fields(TrainSettings)}
     rate = tables.record.facts.get(LEARNING_RATE)
     known = {**shared, **({"learning_rate": float(rate)} if rate else {}), **own}

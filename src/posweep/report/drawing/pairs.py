@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ def _levels(data: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     return table.loc[order[0][::-1], order[1]]
 
 
-def _order(levels: pd.Series):
+def _order(levels: pd.Series) -> Callable[[Any], Any]:
     """Numbers and intervals by size, words as they appear."""
     seen = list(dict.fromkeys(levels))
     words = any(isinstance(level, str) for level in seen)

@@ -9,10 +9,6 @@ import numpy as np
 import pandas as pd
 
 from posweep.report.chapter import Chapter, Column, Drawing, Sheet
-from posweep.report.chapters.paper import sft_line
-from posweep.report.drawing.ice import ice
-from posweep.report.drawing.pairs import pairs
-from posweep.report.drawing.importance import importance
 from posweep.report.chapters.hyperparameters.numbers import (
     ALONE,
     Design,
@@ -23,10 +19,15 @@ from posweep.report.chapters.hyperparameters.numbers import (
     share_table,
     step_table,
 )
+from posweep.report.chapters.paper import sft_line
+from posweep.report.drawing.ice import ice
+from posweep.report.drawing.importance import importance
+from posweep.report.drawing.pairs import pairs
 from posweep.report.tables import Tables, is_win_rate, title
 from posweep.robustness import CLIFF
 
 QUESTION = "What does each hyperparameter do?"
+HALF = 0.5
 SAID = 6  # methods that get a sentence each; of more, the table speaks
 PANELS = 40  # heatmaps: with more, a method keeps the pair that explains most
 SHOWN = 20  # steps on the page
@@ -70,10 +71,10 @@ def _threshold(tables: Tables) -> float:
 def share_sheet(explained: pd.DataFrame, over: str, metric: str) -> Sheet:
     """The shares with their intervals, and how each was found."""
     caption = (
-        f"Share of the variance of {metric} between a method's configurations (means over seeds) that an effect explains: "
-        "on a full grid by ANOVA, exactly, shares add up to 100 %; PED-ANOVA says instead on what the best tenth of at "
-        "least 50 configurations agree, and knows no interactions and no interval. Luck is spread over all shares, so that small ones "
-        "show nothing. "
+        f"Share of the variance of {metric} between a method's configurations (means over seeds) that an effect explains, "
+        "over the ranges tried. On a full grid ANOVA finds it exactly, and shares add up to 100 %; PED-ANOVA says instead on "
+        "what the best tenth of at least 50 configurations agree, and knows no interactions and no interval. Luck is spread "
+        "over all shares, so that small ones show nothing. "
     )
     caption += f"Intervals, cut at 0 and 100 %: 95 %, over {over}." if over else "No interval can be drawn."
     columns = {
@@ -87,10 +88,15 @@ def share_sheet(explained: pd.DataFrame, over: str, metric: str) -> Sheet:
 
 def step_sheet(stepped: pd.DataFrame, over: str, metric: str, threshold: float) -> Sheet:
     """The largest drops between grid neighbours."""
+    drawn = (
+        f"Intervals: 95 %, over {over}, not adjusted."
+        if np.isfinite(stepped["low"]).any()
+        else "No interval can be drawn."
+    )
     caption = (
         f"Two configurations that differ by one grid step of one hyperparameter, turned so that {metric} drops; the largest "
-        f"drops first. A cliff: the drop exceeds {threshold:.2g} and is significant at 5 % after Holm over all {len(stepped)} steps. "
-        f"Diverged trials count as the worst score here. Intervals: 95 %, over {over}, not adjusted."
+        f"drops first. A cliff: the drop exceeds {threshold:.2g} and is significant at 5 % after Holm over all {len(stepped)} "
+        f"steps. Diverged trials count as the worst score here. {drawn}"
     )
     columns = {
         "method": Column("method", "method"),
@@ -117,16 +123,10 @@ def said_of_shares(explained: pd.DataFrame) -> list[str]:
             for row in leading.itertuples()
             if row.low > _runner_up(exact, row.method)
         ]
-    clear = leading[[row.low > 0.5 for row in leading.itertuples()]]
-    counts = clear["parameter"].value_counts(sort=True)
-    parts = [f"{name} for {count} of {len(leading)} methods" for name, count in counts.items()]
-    return (
-        [
-            f"More than half of what configurations differ by is explained by {', by '.join(parts)} (95 % intervals above one half)."
-        ]
-        if parts
-        else []
-    )
+    counts = leading.loc[leading["low"] > HALF, "parameter"].value_counts()
+    parts = ", by ".join(f"{name} for {count} of {len(leading)} methods" for name, count in counts.items())
+    said = f"More than half of what configurations differ by is explained by {parts} (95 % intervals above one half)."
+    return [said] if parts else []
 
 
 def _runner_up(exact: pd.DataFrame, method: str) -> float:
@@ -145,8 +145,8 @@ def said_of_steps(stepped: pd.DataFrame, threshold: float) -> list[str]:
     first = steep.iloc[0]
     at = f" at {first['held']}" if first["held"] else ""
     return [
-        f"{len(steep)} of {len(stepped)} steps between grid neighbours are cliffs, drops of more than {threshold:.2g} that are "
-        f"no luck: {by_name}.",
+        f"{len(steep)} of {len(stepped)} steps between grid neighbours are cliffs, drops of more than {threshold:.2g} that "
+        f"are no luck: {by_name}.",
         f"The steepest: {title(first['method'])} loses {first['drop']:.2f} [{first['low']:.2f}, {first['high']:.2f}] from "
         f"{first['hyperparameter']} {first['from']} to {first['to']}{at}.",
     ]
@@ -155,7 +155,7 @@ def said_of_steps(stepped: pd.DataFrame, threshold: float) -> list[str]:
 def finding(explained: pd.DataFrame) -> str:
     """Which hyperparameter decides, where its share is above one half by its interval; else nothing."""
     exact = explained[(explained["order"] == 1) & (explained["how"] != ALONE)]
-    clear = exact[exact["low"] > 0.5]
+    clear = exact[exact["low"] > HALF]
     parted = exact["method"].nunique()
     if clear.empty:
         return ""
@@ -163,7 +163,7 @@ def finding(explained: pd.DataFrame) -> str:
     for name, rows in clear.groupby("parameter", sort=False):
         names = [title(method) for method in rows["method"]]
         of = " and ".join(", ".join(names).rsplit(", ", 1)) if len(names) <= 3 else f"{len(names)} of {parted} methods"
-        parts.append((len(names), f"{name} explains more than half of the variance for {of}"))
+        parts.append((len(names), f"{name} explains more than half of the variance over the grid for {of}"))
     said = "; ".join(words for _, words in sorted(parts, key=lambda part: -part[0]))
     return f"What to tune: {said} (95 % intervals above one half)."
 
@@ -189,11 +189,10 @@ def heatmaps(found: Sequence[Design], explained: pd.DataFrame, tables: Tables) -
     if cut:
         panels = _leading_pairs(panels, explained)
     line, label = sft_line(tables.record)
+    colours = " Orange: below the SFT model, purple: above, as deep as far." if line is not None else ""
     caption = (
-        f"Mean of {tables.metric} over all configurations with the two values shown (over the other hyperparameters and seeds); "
-        "orange: below the SFT model, purple: above, as deep as far. No interval is drawn."
-        if line is not None
-        else f"Mean of {tables.metric} over all configurations with the two values shown. No interval is drawn."
+        f"Mean of {tables.metric} over all finished configurations with the two values shown, whatever the other "
+        f"hyperparameters; white: none finished.{colours} No interval is drawn."
     )
     caption += " Of each method the pair that explains most; the table behind the figure holds all." if cut else ""
     figure = pairs(data, panels, label, line, tables.note)
@@ -219,9 +218,9 @@ def held(found: Sequence[Design], tables: Tables) -> list[Drawing]:
     varied = {str(m): list(dict.fromkeys(rows["hyperparameter"])) for m, rows in data.groupby("method", sort=False)}
     line, label = sft_line(tables.record)
     caption = (
-        f"{tables.metric} along one hyperparameter; each thin line holds the others at one setting (mean over seeds), the thick "
-        "one is the mean over settings that have every level. Lines that cross: the best value depends on the others. No "
-        "interval is drawn."
+        f"{tables.metric} along one hyperparameter; each thin line holds the others at one setting (mean over seeds), the "
+        "thick one is the mean over settings that have every level. Lines that cross: the best value depends on the others. "
+        "No interval is drawn."
     )
     figure = ice(data, varied, label, line, tables.note)
     return [Drawing("ice", "One hyperparameter at a time, the others held", caption, data, figure)]

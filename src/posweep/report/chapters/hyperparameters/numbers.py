@@ -95,7 +95,7 @@ def _exact(tables: Tables, method: str) -> Design:
 def design(tables: Tables, method: str, diverged: Diverged = "dropped") -> Design:
     """A method's configurations that have a score."""
     table = tables.scores(method, diverged=diverged)
-    there = np.isfinite(table).all(axis=2).any(axis=1)
+    there = np.asarray(np.isfinite(table).all(axis=2)).any(axis=1)
     names = sorted(tables.settings(method), key=lambda name: name == "learning_rate")  # last: along x in every panel
     columns = levels(tables.points(method)[there], names)
     varied = {name: values for name, values in columns.items() if len(Grid.of({name: values}).levels[0]) > 1}
