@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from posweep.report.chapter import Chapter
-from posweep.report.chapters import certainty, paper
+from posweep.report.chapters import budget, certainty, cost, first, hyperparameters, paper
 from posweep.report.tables import Tables
 
-CHAPTERS: tuple[Callable[[Tables], Chapter | None], ...] = (paper.chapter, certainty.chapter)
+CHAPTERS: tuple[Callable[[Tables], Chapter | None], ...] = (
+    paper.chapter,
+    budget.chapter,
+    certainty.chapter,
+    hyperparameters.chapter,
+    cost.chapter,
+    first.chapter,
+)
 """Each makes its chapter of a sweep, or nothing where there is nothing to say."""
 
 
