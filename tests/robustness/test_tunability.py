@@ -9,7 +9,7 @@ import pytest
 from posweep.robustness import (
     Sample,
     cross_fitted_best,
-    cross_fitted_scores,
+    cross_fitted_reach,
     crossed_interval,
     halves,
     nearest,
@@ -61,10 +61,10 @@ def test_one_changed_leaves_all_others_at_the_default():
 def test_the_data_as_they_are_give_what_cross_fitted_best_gives():
     table = wins(np.linspace(0.4, 0.6, 9), 1, 61, np.random.default_rng(1))
     split = halves(61, np.random.default_rng(0), 8)
-    mine = cross_fitted_scores(table, Sample.everything(1, 61), [np.arange(9)], split)
+    mine = cross_fitted_reach(table, Sample.everything(1, 61), [np.arange(9)], split)
     expected = cross_fitted_best(table[:, 0], np.random.default_rng(0), splits=8).value
-    assert mine.shape == (1, 1)
-    assert mine[0, 0] == pytest.approx(expected, abs=1e-12)
+    assert mine.shape == (1, 1, 2)
+    assert mine[0, 0, 0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_every_replicate_is_a_double_loop():
@@ -73,7 +73,7 @@ def test_every_replicate_is_a_double_loop():
     table[1, 2] = math.nan  # a run that diverged
     sample = Sample(Sample.of_seeds(rng, 3, 10, 5).seeds, Sample.of_prompts(rng, 3, 10, 5).prompts)
     split, chosen = halves(10, rng, 3), np.array([0, 1, 4])
-    found = cross_fitted_scores(table, sample, [chosen], split)
+    found = cross_fitted_reach(table, sample, [chosen], split)
     for replicate in range(5):
         seeds, prompts = sample.seeds[replicate], sample.prompts[replicate]
         total = []
@@ -86,8 +86,8 @@ def test_every_replicate_is_a_double_loop():
                     weights = [seeds[j] for j in runs]
                     values = list(runs.values())
                     mean[half, c] = np.average(values, weights=weights) if sum(weights) else np.mean(values)
-                total.append(mean[1, np.nanargmax(mean[0])])
-        assert found[replicate, 0] == pytest.approx(np.mean(total), abs=1e-12)
+                total.append([mean[1, np.nanargmax(mean[0])], mean[1, np.nanargmin(mean[0])]])
+        assert found[replicate, 0] == pytest.approx(np.mean(total, axis=0), abs=1e-12)
 
 
 def test_identical_configurations_have_nothing_to_tune_where_the_maximum_promises_a_gain():
@@ -97,8 +97,9 @@ def test_identical_configurations_have_nothing_to_tune_where_the_maximum_promise
         table = wins([0.55] * 24, 1, 128, rng)
         split = halves(128, rng, 2)
         sample = Sample.everything(1, 128)
-        found.append(tunability(table, sample, 0, [np.arange(24)], split)[0, 0])
-        lost.append(tunability(table, sample, 0, [np.arange(24)], split, worst=True)[0, 0])
+        gain, loss = tunability(cross_fitted_reach(table, sample, [np.array([0]), np.arange(24)], split))[0, 0]
+        found.append(gain)
+        lost.append(loss)
         flattering.append(table.mean(axis=(1, 2)).max() - table[0].mean())
     assert np.mean(found) == pytest.approx(0, abs=4 * np.std(found) / math.sqrt(300))
     assert np.mean(lost) == pytest.approx(0, abs=4 * np.std(lost) / math.sqrt(300))
@@ -109,11 +110,12 @@ def test_a_planted_gain_is_found_jointly_and_where_it_lies():
     """β alone is worth 0.2, the rate nothing; away from the default the worst is 0.3 lower."""
     rates = np.add.outer([0.2, 0.5, 0.7], [0.0, 0.0, 0.0]).ravel()
     table = wins(rates, 2, 400, np.random.default_rng(4))
-    choices = [np.arange(9), *one_changed(GRID, 4).values()]
+    choices = [np.array([4]), np.arange(9), *one_changed(GRID, 4).values()]
     split = halves(400, np.random.default_rng(0), 4)
     sample = Sample.everything(2, 400)
-    assert tunability(table, sample, 4, choices, split)[0] == pytest.approx([0.2, 0.2, 0.0], abs=0.05)
-    assert tunability(table, sample, 4, choices, split, worst=True)[0] == pytest.approx([-0.3, -0.3, 0.0], abs=0.05)
+    won, lost = tunability(cross_fitted_reach(table, sample, choices, split))[0].T
+    assert won == pytest.approx([0.2, 0.2, 0.0], abs=0.05)
+    assert lost == pytest.approx([-0.3, -0.3, 0.0], abs=0.05)
 
 
 def test_the_interval_of_a_gain_that_is_not_there_holds_nought():
@@ -124,7 +126,13 @@ def test_the_interval_of_a_gain_that_is_not_there_holds_nought():
         table = 0.5 + 0.03 * rng.normal(size=(9, 3, 1)) + 0.3 * rng.normal(size=(9, 3, 60))
         split = halves(60, rng, 2)
         found = crossed_interval(
-            lambda s, t=table, h=split: tunability(t, s, 4, [np.array([4, 1])], h), 3, 60, rng, 100
+            lambda s, t=table, h=split: tunability(cross_fitted_reach(t, s, [np.array([4]), np.array([4, 1])], h))[
+                ..., 0
+            ],
+            3,
+            60,
+            rng,
+            100,
         )
         held.append(found.low[0] <= 0 <= found.high[0])
     assert np.mean(held) >= 0.85
@@ -133,20 +141,20 @@ def test_the_interval_of_a_gain_that_is_not_there_holds_nought():
 def test_without_rows_the_plain_maximum_is_all_there_is():
     table = np.array([[[0.5]], [[0.7]], [[np.nan]]])
     sample, nothing = Sample.everything(1, 1), halves(1, np.random.default_rng(0), 4)
-    assert tunability(table, sample, 0, [np.arange(3)], nothing)[0, 0] == pytest.approx(0.2)
+    reach = cross_fitted_reach(table, sample, [np.array([0]), np.arange(3)], nothing)
+    assert tunability(reach)[0, 0] == pytest.approx([0.2, 0.0])
 
 
 def test_where_nothing_finished_there_is_no_number():
     table = np.full((3, 2, 8), math.nan)
     table[1] = 0.5
     sample, split = Sample.everything(2, 8), halves(8, np.random.default_rng(0), 2)
-    found = tunability(table, sample, 0, [np.arange(3)], split)
-    assert np.isnan(found).all()
-    scores = cross_fitted_scores(table, sample, [np.arange(3), np.array([0, 2]), np.array([], dtype=int)], split)
-    np.testing.assert_array_equal(scores, [[0.5, math.nan, math.nan]])
+    assert np.isnan(tunability(cross_fitted_reach(table, sample, [np.array([0]), np.arange(3)], split))).all()
+    scores = cross_fitted_reach(table, sample, [np.arange(3), np.array([0, 2]), np.array([], dtype=int)], split)
+    np.testing.assert_array_equal(scores, [[[0.5] * 2, [math.nan] * 2, [math.nan] * 2]])
 
 
 def test_a_replicate_without_a_prompt_of_one_half_still_has_scores():
     table = np.random.default_rng(0).random((3, 1, 2))
     sample = Sample(np.ones((1, 1)), np.array([[1.0, 0.0]]))
-    assert np.isfinite(cross_fitted_scores(table, sample, [np.arange(3)], halves(2, np.random.default_rng(0), 1))).all()
+    assert np.isfinite(cross_fitted_reach(table, sample, [np.arange(3)], halves(2, np.random.default_rng(0), 1))).all()

@@ -48,64 +48,56 @@ def one_changed(levels: Levels, default: int) -> dict[str, Rows]:
     }
 
 
-def cross_fitted_scores(table: Table, sample: Sample, choices: Sequence[Rows], splits: Sequence[Halves]) -> Table:
-    """The score of the best of several configurations, each half of the prompts choosing for the other.
+def cross_fitted_reach(table: Table, sample: Sample, choices: Sequence[Rows], splits: Sequence[Halves]) -> Table:
+    """The scores of the best and of the worst of several configurations, each half of the prompts choosing for the other.
 
-        mean over splits of ½ ( s^B[argmax_{c∈C} s^A_c] + s^A[argmax_{c∈C} s^B_c] )
+        mean over splits of ½ ( s^B[argmax_{c∈C} s^A_c] + s^A[argmax_{c∈C} s^B_c] ),   and the same with argmin
 
-    `cross_fitted_best` for every replicate of a sample. Drawn prompts stay in the half they were dealt, so that a prompt
-    drawn twice never chooses and scores.
+    The first is `cross_fitted_best` for every replicate of a sample. Drawn prompts stay in the half they were dealt, so
+    that a prompt drawn twice never chooses and scores.
 
     Args:
         table: (configurations, seeds, prompts); NaN where a run has no score.
         sample: the replicates.
         choices: what may be chosen from, each the rows of some configurations; those without a score are passed over.
-        splits: of `halves`. With fewer than two prompts nothing can be split, and the result is the plain maximum, which
-            flatters.
+        splits: of `halves`. With fewer than two prompts nothing can be split, and the result is the plain maximum and
+            minimum, which flatter.
 
     Returns:
-        (replicates, choices); NaN where none of a choice's configurations has a score.
+        (replicates, choices, 2), best and worst; NaN where none of a choice's configurations has a score.
     """
     there = np.asarray(finished(table).any(axis=1))
     rows = [choice[there[choice]] for choice in choices]
     if table.shape[2] < 2:
         whole = configuration_scores(table, sample)
         return _chosen(whole, whole, rows)
-    total = np.zeros((len(sample.prompts), len(rows)))
+    total = np.zeros((len(sample.prompts), len(rows), 2))
     for pair in splits:
         one, other = (configuration_scores(table[:, :, half], _part(sample, half)) for half in pair)
         total += _chosen(one, other, rows) + _chosen(other, one, rows)
     return total / (2 * len(splits))
 
 
-def tunability(
-    table: Table, sample: Sample, default: int, choices: Sequence[Rows], splits: Sequence[Halves], worst: bool = False
-) -> Table:
-    """How much better than its default a method can be made, by choosing among some configurations.
+def tunability(reach: Table) -> Table:
+    """How much better than its default a method can be made by choosing among some configurations, and how much worse.
 
-        T = E s[best of C] − s[default],   best: chosen on one half of the prompts, both scored on the other
+        T = s[best of C] − s[default],   best: chosen on one half of the prompts, both scored on the other
 
     About 0, or a little below, where tuning buys nothing: the plain maximum would promise a gain even from identical
     configurations. With C all configurations it is the tunability of the method, with C those that differ from the
-    default in one hyperparameter only the tunability of that.
+    default in one hyperparameter only (`one_changed`) the tunability of that.
 
     Args:
-        table: (configurations, seeds, prompts); NaN where a run has no score.
-        sample: the replicates.
-        default: the row of the default.
-        choices: C, rows; one entry per question.
-        splits: of `halves`.
-        worst: choose the worst instead: how much can be lost, ≤ 0 but for luck.
+        reach: of `cross_fitted_reach`, (replicates, 1 + choices, 2), where the first choice is the default alone.
 
     Returns:
-        (replicates, choices), in the unit of the scores; NaN where the default has no score.
+        (replicates, choices, 2), in the unit of the scores: what can be won, and what can be lost (≤ 0 but for luck);
+        NaN where the default has no score.
 
     Source: Probst, Boulesteix and Bischl 2019, Tunability: importance of hyperparameters of machine learning algorithms,
         arXiv 1802.09596, with the best cross-fitted over prompts.
     """
-    sign = -1.0 if worst else 1.0
-    found = cross_fitted_scores(sign * table, sample, [np.array([default]), *choices], splits)
-    return sign * (found[:, 1:] - found[:, :1])
+    return reach[:, 1:] - reach[:, :1]
 
 
 def _distances(values: list[Any], target: Any, log: bool) -> Table:
@@ -132,10 +124,12 @@ def _part(sample: Sample, half: NDArray[np.intp]) -> Sample:
 
 
 def _chosen(chooser: Table, scorer: Table, choices: Sequence[Rows]) -> Table:
-    """The second scores of whichever of the rows is best by the first, (replicates, choices)."""
-    found = np.full((len(chooser), len(choices)), np.nan)
+    """The second scores of the rows that are best and worst by the first, (replicates, choices, 2)."""
+    found = np.full((len(chooser), len(choices), 2), np.nan)
+    everyone = np.arange(len(scorer))
     for place, rows in enumerate(choices):
         if len(rows):
-            best = rows[chooser[:, rows].argmax(axis=1)]
-            found[:, place] = scorer[np.arange(len(scorer)), best]
+            seen = chooser[:, rows]
+            found[:, place, 0] = scorer[everyone, rows[seen.argmax(axis=1)]]
+            found[:, place, 1] = scorer[everyone, rows[seen.argmin(axis=1)]]
     return found

@@ -43,8 +43,8 @@ def sheet(found: Starts, tables: Tables) -> Sheet:
     caption = (
         f"{tables.metric}. Default: the configuration nearest to the method's cited default (on log axes where those are "
         f"declared) and this project's training settings. Best: the highest of all data; {how}. Gain: that score less the "
-        "default's, about 0 where tuning buys nothing; by hyperparameter with the others at the default. Where the best lies "
-        f"at an end of the grid, extend the grid there. Intervals: 95 %, over {found.over}; p: Holm over methods."
+        "default's, about 0 where tuning buys nothing; by hyperparameter with the others at the default. Where the best "
+        f"lies at an end of the grid, extend the grid there. Intervals: 95 %, over {found.over}; p: Holm over methods."
     )
     columns = {
         "method": Column("method", "method"),

@@ -21,7 +21,7 @@ from posweep.robustness import (
     Levels,
     Sample,
     configuration_scores,
-    cross_fitted_scores,
+    cross_fitted_reach,
     crossed_interval,
     halves,
     holm,
@@ -87,16 +87,11 @@ class Tuned:
 
     def numbers(self, sample: Sample, splits: Any) -> Table:
         """(replicates, 2 + 2 choices): score of the default, of the best, gains, losses."""
-        scores = configuration_scores(self.table, sample)
-        choices = list(self.choices.values())
-        best = cross_fitted_scores(self.table, sample, choices[:1], splits)
-        if self.default is None:
-            unknown = np.full((len(scores), 1), math.nan)
-            return np.concatenate([unknown, best, unknown, unknown], axis=1)
-        gains, losses = (
-            tunability(self.table, sample, self.default, choices, splits, worst) for worst in (False, True)
-        )
-        return np.concatenate([scores[:, [self.default]], best, gains, losses], axis=1)
+        alone = np.arange(0) if self.default is None else np.array([self.default])
+        reach = cross_fitted_reach(self.table, sample, [alone, *self.choices.values()], splits)
+        known = configuration_scores(self.table[alone], sample) if len(alone) else reach[:, 0, :1]
+        gains, losses = np.moveaxis(tunability(reach), -1, 0)
+        return np.concatenate([known, reach[:, 1, :1], gains, losses], axis=1)
 
 
 @dataclass(frozen=True)
@@ -257,5 +252,5 @@ def _pairs(
 def _at(one: Tuned, start: int, sample: Sample, splits: Any) -> Table:
     """A method's starting point, (replicates, 1)."""
     if start == BEST or one.default is None:
-        return cross_fitted_scores(one.table, sample, [np.arange(len(one.table))], splits)
+        return cross_fitted_reach(one.table, sample, [np.arange(len(one.table))], splits)[..., 0]
     return configuration_scores(one.table[[one.default]], sample)

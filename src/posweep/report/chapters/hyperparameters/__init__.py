@@ -72,7 +72,7 @@ def share_sheet(explained: pd.DataFrame, over: str, metric: str) -> Sheet:
     """The shares with their intervals, and how each was found."""
     caption = (
         f"Share of the variance of {metric} between a method's configurations (means over seeds) that an effect explains, "
-        "over the ranges tried. On a full grid ANOVA finds it exactly, and shares add up to 100 %; PED-ANOVA says instead on "
+        "over the ranges tried. On a full grid ANOVA is exact, and shares add up to 100 %; PED-ANOVA says instead on "
         "what the best tenth of at least 50 configurations agree, and knows no interactions and no interval. Luck is spread "
         "over all shares, so that small ones show nothing. "
     )
@@ -95,8 +95,8 @@ def step_sheet(stepped: pd.DataFrame, over: str, metric: str, threshold: float) 
     )
     caption = (
         f"Two configurations that differ by one grid step of one hyperparameter, turned so that {metric} drops; the largest "
-        f"drops first. A cliff: the drop exceeds {threshold:.2g} and is significant at 5 % after Holm over all {len(stepped)} "
-        f"steps. Diverged trials count as the worst score here. {drawn}"
+        f"drops first. A cliff: the drop exceeds {threshold:.2g} and is significant at 5 % after Holm over all "
+        f"{len(stepped)} steps. Diverged trials count as the worst score here. {drawn}"
     )
     columns = {
         "method": Column("method", "method"),
