@@ -1,4 +1,4 @@
-"""The paper's own figures, in its order: performance, length and KL per method, score against each hyperparameter and KL."""
+"""The paper's own figures, in its order: performance, length, KL and KL per token; score against hyperparameters and KL."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from posweep.records import SweepRecord
 from posweep.report.chapter import Chapter, Drawing
 from posweep.report.drawing.distributions import distribution
 from posweep.report.drawing.frontier import TOGETHER, frontier, spotlights
+from posweep.report.drawing.histogram import bins, histograms
+from posweep.report.drawing.panels import MANY
 from posweep.report.drawing.sensitivity import sensitivity, varying
 from posweep.report.tables import IDENTITY, STATUSES, Tables, evaluation_sets, measures_of, methods
 
 WHISKERS = "Bars: ±1.96 standard errors over prompts, given these seeds and this SFT checkpoint"
+UNMARKED = "No interval is drawn: there are too many points"
 JUDGED = "Win-rates are the judge's; ties count half"
 BOXES = (
     "One point per configuration (mean over the seeds that finished); box: quartiles and median, whiskers: extremes; "
@@ -33,8 +36,30 @@ def chapter(tables: Tables) -> Chapter | None:
 
 def drawings(tables: Tables) -> list[Drawing]:
     """Every figure that the sweep's measures allow, in the order a reader needs them."""
-    makers = (win_rates, lengths_and_kl, by_hyperparameter, kl_against_win_rate)
+    makers = (performance, win_rates, lengths_and_kl, by_hyperparameter, kl_against_win_rate)
     return [drawing for make in makers for drawing in make(tables)]
+
+
+def performance(tables: Tables) -> list[Drawing]:
+    """How many of each method's configurations reach which score, on the primary metric; nothing without any score."""
+    metric = tables.metric
+    shown = tables.configurations.rename(columns={metric: "value"})
+    shown = shown.reindex(columns=["method", "value"]).replace([np.inf, -np.inf], np.nan).dropna()
+    if shown.empty:
+        return []
+    edges = bins(shown["value"])
+    counted = {method: np.histogram(group["value"], edges)[0] for method, group in shown.groupby("method", sort=False)}
+    columns = {"low": edges[:-1], "high": edges[1:]}
+    parts = [pd.DataFrame({"method": m, **columns, "configurations": found}) for m, found in counted.items()]
+    line, label = sft_line(tables.record)
+    solid = "Line: the SFT model; " if line is not None else ""
+    caption = (
+        f"Configurations (means over the seeds that finished) by {metric}, all methods on the same bins. {solid}triangle: "
+        f"median. No interval is drawn. {JUDGED}."
+    )
+    figure = histograms(shown, edges, tables.methods, label, line, tables.note)
+    heading = f"How many configurations reach which {metric}"
+    return [Drawing("performance_histogram", heading, caption, pd.concat(parts, ignore_index=True), figure)]
 
 
 def win_rates(tables: Tables) -> list[Drawing]:
@@ -48,17 +73,19 @@ def win_rates(tables: Tables) -> list[Drawing]:
 
 
 def lengths_and_kl(tables: Tables) -> list[Drawing]:
-    """The same for how far policies move from the SFT model and how long their responses are."""
-    far, long = "KL to the SFT model", "Response length"
+    """The same for how long responses are and how far policies move from the SFT model, per response and per token."""
     zero = {"SFT model (0)": dict.fromkeys(evaluation_sets(tables.record), 0.0)}
     own = _baseline(tables.record, "response_length")
-    axis = "KL to SFT (nats per response, √ scale)"
     own_words = "Line: the SFT model's own mean length" if own else "The SFT model's own length is not recorded"
+    lengths = {"SFT model": own} if own else {}
+    far, axis = "KL to the SFT model", "KL to SFT (nats per response, √ scale)"
+    per_token, token_axis = "KL to the SFT model per token", "KL to SFT (nats per token, √ scale)"
+    itself = "Line: the SFT model itself, 0"
+    share = f"Sum of KL over sum of tokens: long responses do not count as far moves. {itself}"
     return [
-        *_distribution(tables, "kl_to_sft", far, axis, zero, "Line: the SFT model itself, 0"),
-        *_distribution(
-            tables, "response_length", long, "response length (tokens)", {"SFT model": own} if own else {}, own_words
-        ),
+        *_distribution(tables, "response_length", "Response length", "response length (tokens)", lengths, own_words),
+        *_distribution(tables, "kl_to_sft", far, axis, zero, itself),
+        *_distribution(tables, "kl_to_sft_per_token", per_token, token_axis, zero, share),
     ]
 
 
@@ -104,7 +131,8 @@ def kl_against_win_rate(tables: Tables) -> list[Drawing]:
             f"The SFT model stands at (0, ½). No interval is drawn. {JUDGED}."
         )
         return [Drawing("kl_against_win_rate", heading, caption, data, spotlights(data, names, tables.note))]
-    caption = f"One point per trial; star: the SFT model at (0, ½). {WHISKERS}. {JUDGED}."
+    marked = WHISKERS if len(data) <= MANY else UNMARKED
+    caption = f"One point per trial; star: the SFT model at (0, ½). {marked}. {JUDGED}."
     figure = frontier(data, names, tables.note)
     return [Drawing("kl_against_win_rate", heading, caption, data, figure)]
 
@@ -119,7 +147,8 @@ def _distribution(
     if shown.empty:
         return []
     figure = distribution(shown, methods(tables.record), label, lines, tables.note, nats=measure.startswith("kl"))
-    return [Drawing(measure, heading, f"{BOXES}. {WHISKERS}. {words}.", data, figure)]
+    marked = WHISKERS if len(shown) <= MANY else UNMARKED
+    return [Drawing(measure, heading, f"{BOXES}. {marked}. {words}.", data, figure)]
 
 
 def _by_set(record: SweepRecord, table: pd.DataFrame, renamed: dict[str, str]) -> pd.DataFrame:

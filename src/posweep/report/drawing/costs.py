@@ -15,12 +15,11 @@ from matplotlib.lines import Line2D
 
 from posweep.report.drawing.axes import nats_axis
 from posweep.report.drawing.frontier import ACROSS, EVERYONE, TOGETHER
-from posweep.report.drawing.panels import finish, line_handle, method_handles
+from posweep.report.drawing.panels import MANY, finish, line_handle, method_handles
 from posweep.report.drawing.style import FAINT, INK, WIDTH, look
 from posweep.report.tables import title
 from posweep.robustness import non_dominated
 
-MANY = 2000  # points: more are drawn as pixels, not as shapes
 HALF: dict[str, Any] = {"color": FAINT, "linewidth": 0.9, "linestyle": "--", "zorder": 1}
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
 from posweep.report.drawing.axes import nats_axis, root, square
-from posweep.report.drawing.panels import INTERVAL, finish, line_handle, name_x, panels
+from posweep.report.drawing.panels import INTERVAL, MANY, finish, line_handle, name_x, panels
 from posweep.report.drawing.style import FAINT, INK, look
 from posweep.report.tables import title
 
@@ -45,7 +45,7 @@ def distribution(
     names = list(dict.fromkeys(data["set"]))
     figure, grid = panels(names, height=0.5 + (0.62 if len(methods) <= AT_EASE else 0.46) * len(methods))
     for axes, name in zip(grid, names, strict=True):
-        _panel(axes, data[data["set"] == name], methods, nats)
+        _panel(axes, data[data["set"] == name], methods, nats, len(data) > MANY)
         for style, values in zip(STYLES, lines.values(), strict=False):
             if name in values:
                 axes.axvline(values[name], color=INK, linewidth=1.2, linestyle=style, zorder=1)
@@ -71,27 +71,28 @@ def _name_rows(grid: Sequence[Axes], methods: Sequence[str]) -> None:
         axes.set_ylim(-0.62, len(methods) - 0.45)
 
 
-def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[str], nats: bool) -> None:
+def _panel(axes: Axes, data: pd.DataFrame, methods: Sequence[str], nats: bool, many: bool) -> None:
     for row, method in enumerate(reversed(methods)):
         mine = data[data["method"] == method].sort_values("value", kind="stable")
         if mine.empty:
             axes.text(0.5, row, "no finished trial", transform=axes.get_yaxis_transform(), ha="center", color=FAINT)
             continue
-        _rain(axes, row - 0.22, method, mine)
+        _rain(axes, row - 0.22, method, mine, many)
         values = mine["value"].to_numpy(dtype=np.float64)
         _box(axes, row + 0.13, method, values)
         if len(values) >= DENSITY_FROM and np.ptp(values) > 0:
             _cloud(axes, row + 0.25, method, values, nats)
 
 
-def _rain(axes: Axes, centre: float, method: str, data: pd.DataFrame) -> None:
-    """Every configuration as a point with its interval, spread out so that equal values do not hide each other."""
+def _rain(axes: Axes, centre: float, method: str, data: pd.DataFrame, many: bool) -> None:
+    """Every configuration as a point, spread out so that equal values do not hide each other; its interval unless many."""
     style = look(method)
     height = centre + 0.28 * (np.arange(1, len(data) + 1) * GOLDEN % 1 - 0.5)
-    error = INTERVAL * data["standard_error"].to_numpy(dtype=np.float64)
-    axes.errorbar(data["value"], height, xerr=error, fmt="none", ecolor=style.shade(0.35), elinewidth=0.8, zorder=2)
+    if not many:
+        error = INTERVAL * data["standard_error"].to_numpy(dtype=np.float64)
+        axes.errorbar(data["value"], height, xerr=error, fmt="none", ecolor=style.shade(0.35), elinewidth=0.8, zorder=2)
     dots: dict[str, Any] = {"marker": style.marker, "linewidths": 0.4, "edgecolors": "white", "zorder": 3}
-    axes.scatter(data["value"], height, 17, style.colour, **dots)
+    axes.scatter(data["value"], height, 6 if many else 17, style.colour, **dots, rasterized=many)
 
 
 def _box(axes: Axes, centre: float, method: str, values: NDArray[np.float64]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from posweep.report.drawing.axes import nats_axis
-from posweep.report.drawing.panels import INTERVAL, finish, method_handles, name_x, panels
+from posweep.report.drawing.panels import INTERVAL, MANY, finish, method_handles, name_x, panels
 from posweep.report.drawing.style import FAINT, INK, WIDTH, look
 from posweep.report.tables import title
 
@@ -32,7 +33,7 @@ def frontier(data: pd.DataFrame, methods: Sequence[str], note: str) -> Figure:
     for axes, name in zip(grid, names, strict=True):
         axes.axhline(0.5, color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
         for method in methods:
-            _points(axes, method, data[(data["set"] == name) & (data["method"] == method)])
+            _points(axes, method, data[(data["set"] == name) & (data["method"] == method)], len(data) > MANY)
         axes.plot(0, 0.5, marker="*", color=INK, markersize=11, markeredgecolor="white", clip_on=False, zorder=4)
     highest = (data["kl"] + INTERVAL * data["kl_se"].fillna(0)).max()
     nats_axis(grid[0], "x", float(highest) if pd.notna(highest) else 1.0)
@@ -58,7 +59,8 @@ def spotlights(data: pd.DataFrame, methods: Sequence[str], note: str) -> Figure:
         axes.axhline(0.5, color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
         axes.scatter(data["kl"], data["win_rate"], 4, EVERYONE, linewidths=0, zorder=2, rasterized=True)
         mine = data[data["method"] == method]
-        axes.scatter(mine["kl"], mine["win_rate"], 16, look(method).colour, marker=look(method).marker, zorder=3)
+        dots: dict[str, Any] = {"marker": look(method).marker, "zorder": 3, "rasterized": len(data) > MANY}
+        axes.scatter(mine["kl"], mine["win_rate"], 16, look(method).colour, **dots)
     for axes in grid[len(methods) :]:
         axes.set_visible(False)
     for axes in grid[max(0, len(methods) - ACROSS) : len(methods)]:
@@ -69,9 +71,11 @@ def spotlights(data: pd.DataFrame, methods: Sequence[str], note: str) -> Figure:
     return finish(figure, [], note)
 
 
-def _points(axes: Axes, method: str, data: pd.DataFrame) -> None:
+def _points(axes: Axes, method: str, data: pd.DataFrame, many: bool) -> None:
     style = look(method)
     at = data["kl"], data["win_rate"]
-    errors = {"xerr": INTERVAL * data["kl_se"], "yerr": INTERVAL * data["win_rate_se"]}
-    axes.errorbar(*at, **errors, fmt="none", ecolor=style.shade(0.25), elinewidth=0.8, zorder=2)
-    axes.scatter(*at, 26, style.colour, marker=style.marker, edgecolors="white", linewidths=0.5, zorder=3)
+    if not many:
+        errors = {"xerr": INTERVAL * data["kl_se"], "yerr": INTERVAL * data["win_rate_se"]}
+        axes.errorbar(*at, **errors, fmt="none", ecolor=style.shade(0.25), elinewidth=0.8, zorder=2)
+    dots: dict[str, Any] = {"marker": style.marker, "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
+    axes.scatter(*at, 8 if many else 26, style.colour, **dots, rasterized=many)

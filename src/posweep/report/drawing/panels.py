@@ -18,6 +18,7 @@ from posweep.report.tables import title
 COLUMNS = 3
 NOTE_WIDTH = 150  # characters of a footnote line in a figure of full width
 INTERVAL = 1.96  # standard errors either side
+MANY = 2000  # points: more are pixels, not shapes, and have no whiskers, which would cover each other
 
 
 def panels(names: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from posweep.report.drawing.axes import declared, number, places, setting_axis, symbol
-from posweep.report.drawing.panels import finish, line_handle
+from posweep.report.drawing.panels import MANY, finish, line_handle
 from posweep.report.drawing.style import FAINT, INK, WIDTH, look
 from posweep.report.tables import title
 
@@ -57,6 +57,8 @@ def sensitivity(
         for axes, name in zip(row, names, strict=True):
             _panel(axes, mine[mine[name].notna()], method, name, metric, line, layout.tick_share)
         _name_row(row, title(method))
+    for dots in (dots for axes in figure.axes for dots in axes.collections):
+        dots.set_rasterized(len(data) > MANY)
     _make_room(first)
     figure.supylabel(label, fontsize=9)
     return finish(figure, _handles(data, list(varied), line), note)
