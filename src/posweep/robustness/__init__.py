@@ -44,7 +44,7 @@ from posweep.robustness.frontier import (
     non_dominated,
     regret,
 )
-from posweep.robustness.grid import CLIFF, Curves, Grid, Levels, Neighbours, cliffs, ice, neighbours, steps
+from posweep.robustness.grid import CLIFF, Curves, Grid, Levels, Neighbours, cliffs, ice, missing, neighbours, steps
 from posweep.robustness.improvement import Improvement, improvement_matrix, probability_of_improvement
 from posweep.robustness.length import (
     LengthControl,
@@ -54,13 +54,14 @@ from posweep.robustness.ranking import Ranking, ranking, typical, typical_differ
 from posweep.robustness.sensitivity import Anova, PedAnova, anova, ped_anova
 from posweep.robustness.shares import Beating, beating, robust_share
 from posweep.robustness.transfer import Tasks, rank_correlation, transfer, two_task_interval
-from posweep.robustness.tunability import cross_fitted_scores, nearest, one_changed, tunability
+from posweep.robustness.tunability import cross_fitted_reach, nearest, one_changed, tunability
 from posweep.robustness.tuned import at_chosen_levels, chosen_levels
 from posweep.robustness.tuning import (
     cross_fitted_ranks,
     cross_fitted_ranks_of_all,
     cross_fitted_tuning_curve,
     distribution_band,
+    draw_variance,
     expected_best,
     tuning_area,
     tuning_band,
@@ -104,12 +105,13 @@ __all__ = [
     "cross_fitted_choice",
     "cross_fitted_ranks",
     "cross_fitted_ranks_of_all",
+    "cross_fitted_reach",
     "cross_fitted_regret",
-    "cross_fitted_scores",
     "cross_fitted_tuning_curve",
     "crossed_interval",
     "describe",
     "distribution_band",
+    "draw_variance",
     "effects",
     "expected_best",
     "filled",
@@ -123,6 +125,7 @@ __all__ = [
     "interquartile_mean",
     "kappa",
     "length_control",
+    "missing",
     "nearest",
     "neighbours",
     "non_dominated",

@@ -210,10 +210,11 @@ def _adjacent(grid: Grid, axis: int) -> NDArray[np.int64]:
     """The pairs along one axis, (2, pairs): neighbours in the order by context, then level."""
     context, level = grid.others(axis), grid.cells[:, axis]
     order = np.lexsort((level, context))
+    known = sum(not missing(value) for value in grid.levels[axis])  # what is missing is next to nothing
     reach = 1 if grid.ordered[axis] else len(grid.levels[axis]) - 1
     found = [np.empty((2, 0), dtype=np.int64)]
     for distance in range(1, reach + 1):
         pair = np.array([order[:-distance], order[distance:]], dtype=np.int64)
-        together = (context[pair[0]] == context[pair[1]]) & (level[pair[0]] < level[pair[1]])
+        together = (context[pair[0]] == context[pair[1]]) & (level[pair[0]] < level[pair[1]]) & (level[pair[1]] < known)
         found.append(pair[:, together])
     return np.concatenate(found, axis=1)

@@ -23,7 +23,7 @@ def nearest(levels: Levels, point: Mapping[str, Any], logs: frozenset[str] = fro
         argmin_c Σ_i ( (φ_i(x_ci) − φ_i(x*_i)) / (max_c φ_i(x_ci) − min_c φ_i(x_ci)) )²,   φ: log where declared
 
     On a full grid that is the nearest level of every hyperparameter for itself. Words are 0 apart where they are equal,
-    else 1.
+    else 1; a value that is missing is taken to be the point's.
 
     Args:
         levels: hyperparameter → its value in every configuration; those the point does not name are ignored.
@@ -102,13 +102,13 @@ def tunability(reach: Table) -> Table:
 
 def _distances(values: list[Any], target: Any, log: bool) -> Table:
     """How far every value lies from a target, in spans of the axis."""
-    numbers = [v for v in (*values, target) if isinstance(v, int | float | np.number) and not isinstance(v, bool)]
+    filled = [target if missing(value) else value for value in values]
+    numbers = [v for v in (*filled, target) if isinstance(v, int | float | np.number) and not isinstance(v, bool)]
     if not values or len(numbers) <= len(values):
-        return np.array([float(str(value) != str(target)) for value in values])
+        return np.array([float(str(value) != str(target)) for value in filled])
     scaled = np.array([math.log(v) if log and min(numbers) > 0 else float(v) for v in numbers])
-    apart = np.abs(scaled[:-1] - scaled[-1])
     span = np.ptp(scaled[:-1])
-    return np.nan_to_num(apart / span if span > 0 else np.zeros_like(apart))
+    return np.asarray(np.abs(scaled[:-1] - scaled[-1]) / span if span > 0 else np.zeros(len(values)))
 
 
 def _equal(values: list[Any], row: int) -> NDArray[np.bool_]:

@@ -40,11 +40,13 @@ def sheet(found: Starts, tables: Tables) -> Sheet:
         if tables.prompts() > 1
         else "its score is the plain maximum, which flatters, as there are no scores by prompt"
     )
+    known = found.methods["start_score_low"].notna().any()
+    drawn = f"Intervals: 95 %, over {found.over}; p: Holm over methods." if known else "No interval can be drawn."
     caption = (
         f"{tables.metric}. Default: the configuration nearest to the method's cited default (on log axes where those are "
         f"declared) and this project's training settings. Best: the highest of all data; {how}. Gain: that score less the "
         "default's, about 0 where tuning buys nothing; by hyperparameter with the others at the default. Where the best "
-        f"lies at an end of the grid, extend the grid there. Intervals: 95 %, over {found.over}; p: Holm over methods."
+        f"lies at an end of the grid, extend the grid there. {drawn}"
     )
     columns = {
         "method": Column("method", "method"),
@@ -93,6 +95,8 @@ def _said(row: dict[Any, Any], tables: Tables) -> str:
     )
     if not math.isfinite(row["default_score"]):
         return f"{head} The trials at {row['default']}, {cited}, did not finish ({row['default_lost']}).{end}"
+    if not math.isfinite(row["gain"]):
+        return f"{head} It is {cited}, and the only one with a score."
     gain = _with_interval(row, "gain", "+z.3f")
     if not row["cross_fitted"]:
         return f"{head} It is {cited}; the plain maximum of the grid, which flatters, is {gain} higher.{end}"
@@ -145,13 +149,15 @@ def drawings(found: Starts, tables: Tables) -> list[Drawing]:
     data = found.gains
     if data.empty:
         return []
+    known = data["gain_low"].notna().any()
+    drawn = f"Bars: 95 % intervals over {found.over}." if known else "No interval can be drawn."
     flattering = (
         "" if tables.prompts() > 1 else " Nothing is cross-fitted, as there are no scores by prompt: ends flatter."
     )
     caption = (
         f"{tables.metric} less that at the default: the best (full colour) and the worst (pale) that one hyperparameter "
         "reaches with the others at the default, and all of them together; chosen on one half of the prompts, scored on the "
-        f"other.{flattering} Bars: 95 % intervals over {found.over}."
+        f"other.{flattering} {drawn}"
     )
     return [Drawing("tunability", "What tuning can win and lose", caption, data, tornado(data, tables.note))]
 
@@ -167,6 +173,6 @@ def silences(found: Starts, tables: Tables) -> tuple[str, ...]:
     lost = list(rows.loc[(rows["default"] != "") & rows["default_score"].isna(), "method"])
     if lost:
         names.append(f"No trial at the default of {_listed(lost)} has finished.")
-    if rows["gain_low"].isna().all():
-        names.append("With one seed and no scores by prompt no gain can be told from luck.")
+    if rows["start_score_low"].isna().all():
+        names.append("With one seed and no scores by prompt nothing can be told from luck.")
     return tuple(names)

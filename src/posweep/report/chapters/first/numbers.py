@@ -17,6 +17,7 @@ from posweep.report.drawing.axes import symbol
 from posweep.report.points import default_point, ends_of_grid, levels, logs, sources, written
 from posweep.report.tables import SPLIT_SEED, SPLITS, Tables
 from posweep.robustness import (
+    Grid,
     Interval,
     Levels,
     Sample,
@@ -25,10 +26,12 @@ from posweep.robustness import (
     crossed_interval,
     halves,
     holm,
+    missing,
     nearest,
     one_changed,
     p_value,
     tunability,
+    with_scores,
 )
 
 SEED = 0
@@ -83,14 +86,18 @@ class Tuned:
     def exact(self) -> bool:
         """Whether the nearest configuration is the default itself."""
         found = self.default
-        return found is not None and all(self.columns[name][found] == value for name, value in self.cited.items())
+        return found is not None and all(
+            missing(self.columns[name][found]) or self.columns[name][found] == value
+            for name, value in self.cited.items()
+        )
 
     def numbers(self, sample: Sample, splits: Any) -> Table:
         """(replicates, 2 + 2 choices): score of the default, of the best, gains, losses."""
         alone = np.arange(0) if self.default is None else np.array([self.default])
         reach = cross_fitted_reach(self.table, sample, [alone, *self.choices.values()], splits)
         known = configuration_scores(self.table[alone], sample) if len(alone) else reach[:, 0, :1]
-        gains, losses = np.moveaxis(tunability(reach), -1, 0)
+        lonely = len(with_scores(self.table)) < 2
+        gains, losses = np.moveaxis(np.where(lonely, math.nan, tunability(reach)), -1, 0)
         return np.concatenate([known, reach[:, 1, :1], gains, losses], axis=1)
 
 
@@ -116,7 +123,7 @@ class Starts:
 def starts(tables: Tables) -> Starts | None:
     """Default, best and start of every method that has a score, under one draw of seeds and prompts; None without any."""
     every = [tuned(tables, method) for method in tables.methods]
-    found = [one for one in every if np.isfinite(one.table).all(axis=2).any()]
+    found = [one for one in every if len(with_scores(one.table))]
     if not found:
         return None
     seeds, prompts = len(tables.seeds), tables.prompts()
@@ -143,7 +150,8 @@ def tuned(tables: Tables, method: str) -> Tuned:
     """A method's configurations with what is known of its default."""
     points, names = tables.points(method), tables.settings(method, varied=False)
     order = sorted(names, key=lambda name: name == "learning_rate")
-    varied = tuple(name for name in order if name in tables.settings(method))
+    columns = levels(points, order)
+    varied = tuple(name for name in order if len(Grid.of({name: columns[name]}).levels[0]) > 1)
     cited = default_point(tables, method)
     grid = bool(points["design"].isin(["grid", "list"]).all())
     return Tuned(

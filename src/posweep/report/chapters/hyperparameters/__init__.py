@@ -76,7 +76,11 @@ def share_sheet(explained: pd.DataFrame, over: str, metric: str) -> Sheet:
         "what the best tenth of at least 50 configurations agree, and knows no interactions and no interval. Luck is spread "
         "over all shares, so that small ones show nothing. "
     )
-    caption += f"Intervals, cut at 0 and 100 %: 95 %, over {over}." if over else "No interval can be drawn."
+    caption += (
+        f"Intervals, cut at 0 and 100 %: 95 %, over {over}."
+        if explained["low"].notna().any()
+        else "No interval can be drawn."
+    )
     columns = {
         "method": Column("method", "method"),
         "parameter": Column("hyperparameter or interaction", "text"),
@@ -144,9 +148,10 @@ def said_of_steps(stepped: pd.DataFrame, threshold: float) -> list[str]:
     by_name = ", ".join(f"{count} of {name}" for name, count in named.items())
     first = steep.iloc[0]
     at = f" at {first['held']}" if first["held"] else ""
+    are = "are cliffs, drops" if len(steep) > 1 else "is a cliff, a drop"
     return [
-        f"{len(steep)} of {len(stepped)} steps between grid neighbours are cliffs, drops of more than {threshold:.2g} that "
-        f"are no luck: {by_name}.",
+        f"{len(steep)} of {len(stepped)} steps between grid neighbours {are} of more than {threshold:.2g} and no luck: "
+        f"{by_name}.",
         f"The steepest: {title(first['method'])} loses {first['drop']:.2f} [{first['low']:.2f}, {first['high']:.2f}] from "
         f"{first['hyperparameter']} {first['from']} to {first['to']}{at}.",
     ]

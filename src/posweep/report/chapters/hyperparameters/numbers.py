@@ -24,6 +24,7 @@ from posweep.robustness import (
     configuration_scores,
     crossed_interval,
     ice,
+    missing,
     neighbours,
     ped_anova,
     steps,
@@ -74,7 +75,8 @@ class Design:
 def designs(tables: Tables) -> list[Design]:
     """Every method with at least two scores among which a hyperparameter varies."""
     found = (_exact(tables, method) for method in tables.methods)
-    return [design for design in found if len(design.table) > 1 and design.columns]
+    there = (design for design in found if np.isfinite(tables.scores(design.method)).any())
+    return [design for design in there if len(design.table) > 1 and design.columns]
 
 
 def _exact(tables: Tables, method: str) -> Design:
@@ -96,7 +98,9 @@ def design(tables: Tables, method: str, diverged: Diverged = "dropped") -> Desig
     """A method's configurations that have a score."""
     table = tables.scores(method, diverged=diverged)
     there = np.asarray(np.isfinite(table).all(axis=2)).any(axis=1)
-    names = sorted(tables.settings(method), key=lambda name: name == "learning_rate")  # last: along x in every panel
+    names = sorted(
+        tables.settings(method, varied=False), key=lambda name: name == "learning_rate"
+    )  # last: along x in every panel
     columns = levels(tables.points(method)[there], names)
     varied = {name: values for name, values in columns.items() if len(Grid.of({name: values}).levels[0]) > 1}
     return Design(method, varied, table[there])
@@ -165,7 +169,12 @@ def curve_table(found: Sequence[Design]) -> pd.DataFrame:
 
 def _curves(one: Design, name: str) -> list[dict[str, Any]]:
     """The curves of at least two points, and their mean where every context has every level."""
-    curves = ice(one.scores, one.columns, name)
+    has = [not missing(value) for value in one.columns[name]]
+    curves = ice(
+        one.scores[has],
+        {n: [v for v, kept in zip(values, has, strict=True) if kept] for n, values in one.columns.items()},
+        name,
+    )
     base = {"method": one.method, "hyperparameter": name}
     rows = []
     for context, scores in zip(curves.contexts, curves.scores, strict=True):
