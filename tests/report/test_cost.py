@@ -119,6 +119,19 @@ def test_a_judge_that_likes_length_is_found_out(whole):
     assert any("longer responses to win more often" in sentence for sentence in found.words)
 
 
+def test_a_method_that_wins_for_less_is_the_finding(record):
+    """SimPO wins everywhere; that others diverge must not change it, and one that diverges itself must still be ahead."""
+    rows = {
+        key: tuple(
+            dataclasses.replace(row, wins={"vs_sft": 0.9 if "simpo" in key else row.wins["vs_sft"]}) for row in mine
+        )
+        for key, mine in record.responses.items()
+    }
+    found = told(dataclasses.replace(record, responses=rows))
+    assert found.finding.startswith("For the KL it spends SimPO wins most")
+    assert told(record).finding == ""
+
+
 # --- what is missing is said
 
 

@@ -32,7 +32,9 @@ def bins(values: ArrayLike) -> NDArray[np.float64]:
     widths = [digit * 10.0 ** (power + more) for more in range(3) for digit in (1, 2, 5)]
     spans = ((width, math.floor(low / width + 1e-9), math.floor(high / width + 1e-9) + 1) for width in widths)
     width, first, last = next(span for span in spans if span[2] - span[1] <= BINS)
-    return np.asarray(np.arange(first, last + 1) * width, dtype=np.float64)
+    edges = np.asarray(np.arange(first, last + 1) * width, dtype=np.float64)
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)  # rounding must not lose a value
+    return edges
 
 
 def histograms(

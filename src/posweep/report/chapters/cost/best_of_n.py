@@ -32,7 +32,7 @@ def sampled(sweep: Sweep) -> Part:
         return Part(silences=("Best-of-n needs scored responses of the SFT model, which this record does not hold.",))
     found = rivals(sweep)
     if found.empty:
-        return Part(silences=(f"Best-of-n needs a judge that scores; {sweep.judge or 'this one'} only compares.",))
+        return Part(silences=(f"Best-of-n needs a judge that scores; {sweep.judged} only compares.",))
     against = _against(sweep, rows)
     sheets = (_sheet(found, sweep), *([_against_sheet(against, found, sweep)] if against is not None else []))
     return Part(_words(found, against, sweep), sheets)
@@ -97,7 +97,7 @@ def _sheet(found: pd.DataFrame, sweep: Sweep) -> Sheet:
     own = ", which is an oracle: the judge that chooses is the judge that counts" if found["oracle"].any() else ""
     caption = (
         f"The best of n responses of the SFT model by the scores of the judge named{own}; its win-rate on {sweep.place} "
-        f"by {sweep.judge}, over all subsets of the recorded responses. It needs no training and n responses for every "
+        f"by {sweep.judged}, over all subsets of the recorded responses. It needs no training and n responses for every "
         f"prompt. KL: at most log n − (n − 1)/n. Intervals: 95 %, over {found['over'].iloc[0]}."
     )
     columns = {

@@ -99,6 +99,7 @@ def spent(sweep: Sweep) -> Part:
     areas, pairs = _areas(sweep, spending) if spending.with_area else (None, None)
     data = _table(sweep, spending, each, areas)
     sheet = Sheet("frontier", "What a win costs in KL", _caption(sweep, spending, each), data, _columns(spending))
+    pairs = _both_ways(sweep, pairs)
     silences = _silences(sweep, spending)
     return Part(
         _words(data, pairs, spending), (sheet,), _drawings(sweep, spending), silences, _finding(pairs, spending)
@@ -133,6 +134,19 @@ def _areas(sweep: Sweep, spending: Spending) -> tuple[Interval, pd.DataFrame]:
     columns = {"method": names[pairs[:, 0]], "other": names[pairs[:, 1]], "difference": apart.value}
     table = pd.DataFrame({**columns, "low": apart.low, "high": apart.high, "p_holm": holm(p_value(apart))})
     return found[: len(names)], table
+
+
+def _both_ways(sweep: Sweep, pairs: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The pairs with the larger p of two: diverged trials dropped, and drawn like any other without ever winning."""
+    if pairs is None or pairs.empty or not (sweep.tables.trials["status"] == "diverged").any():
+        return pairs
+    worst = Sweep.with_metric(sweep.tables, sweep.metric, "worst")
+    spending = Spending.of(worst) if worst else None
+    if worst is None or spending is None or not spending.with_area:
+        return None
+    other = pairs[["method", "other"]].merge(_areas(worst, spending)[1], how="left")
+    agree = np.sign(other["difference"]) == np.sign(pairs["difference"])
+    return pairs.assign(p_holm=np.where(agree, np.maximum(pairs["p_holm"], other["p_holm"]), 1.0))
 
 
 def _table(sweep: Sweep, spending: Spending, each: Interval, areas: Interval | None) -> pd.DataFrame:
@@ -238,20 +252,22 @@ def _difference(one: str, other: str, value: float, low: float, high: float, spe
 
 
 def _finding(pairs: pd.DataFrame | None, spending: Spending) -> str:
-    """The one method whose budget buys more than that of every other, if there is one."""
+    """The one method whose budget buys more than that of every other, or less, if there is one."""
     if pairs is None or pairs.empty:
         return ""
     ahead = [_ahead(row) for row in pairs[pairs["p_holm"] < SIGNIFICANT].to_dict("records")]
     others = len(spending.with_area) - 1
-    for method in spending.with_area:
-        mine = [row for row in ahead if row[0] == method]
-        if len(mine) == others:
-            _, other, value, low, high = min(mine, key=lambda row: row[2])
-            than = title(other) if others == 1 else f"every other method, of which {title(other)} comes closest"
-            return (
-                f"For the KL it spends, {title(method)} wins most: with a budget of up to {spending.reference:g} nats "
-                f"{points(value)} points [{points(low)}, {points(high)}] more than {than}."
-            )
+    for side, most, more in ((0, "most", "more"), (1, "least", "less")):
+        for method in spending.with_area:
+            mine = [row for row in ahead if row[side] == method]
+            if len(mine) == others:
+                nearest = min(mine, key=lambda row: row[2])
+                than = title(nearest[:2][1 - side]) + (", the nearest of the others" if others > 1 else "")
+                value, low, high = (points(end)[1:] if end >= 0 else points(end) for end in nearest[2:])
+                return (
+                    f"For the KL it spends {title(method)} wins {most}: with a budget of up to {spending.reference:g} nats, "
+                    f"{value} points [{low}, {high}] {more} than {than}."
+                )
     return ""
 
 

@@ -53,13 +53,10 @@ def _scores(sweep: Sweep) -> dict[str, Table] | str:
     """The judge's score of every response, by method; why not, where they cannot be had."""
     if sweep.prompts < 2:
         return "A head-to-head needs scores by response, which this record does not hold."
-    tables = {m: sweep.scores(m, f"{sweep.place}/{sweep.judge}/mean_score") for m in sweep.methods}
+    tables = {m: sweep.scores(m, f"{sweep.place}/{sweep.judged}/mean_score") for m in sweep.methods}
     whole = {m: t for m, t in tables.items() if t.shape == sweep.wins[m].shape and np.isfinite(t).any()}
     if not whole:
-        name = sweep.judge or "this judge"
-        return (
-            f"No scores of single responses are stored for {name}, as of any judge that only compares: no head-to-head."
-        )
+        return f"No scores of single responses are stored for {sweep.judged}, as of any judge that only compares."
     return whole
 
 
@@ -87,7 +84,7 @@ def _table(methods: list[str], at: str, found: Interval, ties: Table) -> pd.Data
 
 def _sheet(sweep: Sweep, data: pd.DataFrame, over: str) -> Sheet:
     caption = (
-        f"How often {sweep.judge} scores the response of the first method above that of the second on the same prompt of "
+        f"How often {sweep.judged} scores the response of the first method above that of the second on the same prompt of "
         f"{sweep.place}, ties half; each at its best and at its median configuration, chosen by win-rate on one half of the "
         f"prompts and compared on the other. {APART if sweep.seeds > 1 else COUPLED}. Intervals: 95 %, over {over}, and "
         "these configurations; p-values after Holm over all pairs."

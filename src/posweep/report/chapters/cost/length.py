@@ -124,7 +124,7 @@ def _coefficient(sweep: Sweep, model: LengthControl) -> dict[str, float | str]:
     margin = float(student.ppf(0.975, sweep.prompts - 1)) * model.error
     ratio = abs(model.coefficient) / model.error if model.error > 0 else np.inf
     return {
-        "judge": sweep.judge,
+        "judge": sweep.judged,
         "set": sweep.place,
         "coefficient": model.coefficient,
         "low": model.coefficient - margin,
@@ -175,7 +175,7 @@ def _table(sweep: Sweep, found: Controlled, methods: list[str], intervals: Inter
 
 def _sheet(sweep: Sweep, data: pd.DataFrame, intervals: Interval) -> Sheet:
     caption = (
-        f"Medians over configurations of the win-rate by {sweep.judge} on {sweep.place}, of runs that could be controlled: "
+        f"Medians over configurations of the win-rate by {sweep.judged} on {sweep.place}, of runs that could be controlled: "
         "those whose responses are at most as long, and at least as long, as their opponents on 5 % of the prompts or more; "
         f"the others are refused. {MODEL}. Length ratio: mean length over that of the opponents, all configurations. "
         f"Intervals: 95 %, over {intervals.over}; p of the difference after Holm."
@@ -211,13 +211,13 @@ def _coefficient_sheet(sweep: Sweep, data: pd.DataFrame) -> Sheet:
 
 
 def _coefficient_words(sweep: Sweep, data: pd.DataFrame) -> tuple[str, ...]:
-    mine = data[(data["judge"] == sweep.judge) & (data["set"] == sweep.place)]
+    mine = data[(data["judge"] == sweep.judged) & (data["set"] == sweep.place)]
     if mine.empty or not float(mine["p"].iloc[0]) < SIGNIFICANT:
         return ()
     row = mine.iloc[0]
     more = "more" if row["coefficient"] > 0 else "less"
     return (
-        f"Within runs, {sweep.judge} judges longer responses to win {more} often on {sweep.place}: φ = "
+        f"Within runs, {sweep.judged} judges longer responses to win {more} often on {sweep.place}: φ = "
         f"{row['coefficient']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] log odds.".replace("-", "−"),
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from posweep.records import Opponents
 from posweep.report.chapter import Drawing, Sheet
-from posweep.report.tables import SPLIT_SEED, Tables, is_win_rate, title
+from posweep.report.tables import SPLIT_SEED, Diverged, Tables, is_win_rate, title
 from posweep.robustness import Interval, Sample, configuration_scores, halves
 from posweep.robustness.best import Halves
 from posweep.robustness.crossed import finished
@@ -44,12 +44,14 @@ class Sweep:
     Attributes:
         tables: of the sweep.
         metric: the primary metric where that is a win-rate; elsewhere wins against the SFT model on the same set.
-        kept: which of a method's configurations won anything, by method; methods without any are left out.
+        kept: which of a method's configurations have a win-rate, by method; methods without any are left out.
+        diverged: what a diverged trial scores.
     """
 
     tables: Tables
     metric: str
     kept: dict[str, NDArray[np.intp]] = field(repr=False)
+    diverged: Diverged = "dropped"
 
     @classmethod
     def of(cls, tables: Tables) -> Sweep | None:
@@ -59,11 +61,11 @@ class Sweep:
         )
 
     @classmethod
-    def with_metric(cls, tables: Tables, metric: str) -> Sweep | None:
-        """The same of another win-rate: of another judge, on another set."""
-        there = {m: finished(tables.scores(m, metric)).any(axis=1) for m in tables.methods}
+    def with_metric(cls, tables: Tables, metric: str, diverged: Diverged = "dropped") -> Sweep | None:
+        """The same of another win-rate (of another judge, on another set), or with diverged trials at the worst."""
+        there = {m: finished(tables.scores(m, metric, diverged)).any(axis=1) for m in tables.methods}
         kept = {method: np.flatnonzero(found) for method, found in there.items() if found.any()}
-        return cls(tables, metric, kept) if kept else None
+        return cls(tables, metric, kept, diverged) if kept else None
 
     @property
     def methods(self) -> list[str]:
@@ -98,6 +100,11 @@ class Sweep:
         """How the wins of a response are named, as in `Response.wins`."""
         return "/".join([*self.metric.split("/")[1:-1], f"vs_{self.versus}"])
 
+    @property
+    def judged(self) -> str:
+        """The judge in a sentence."""
+        return self.judge or "the judge"
+
     @cached_property
     def wins(self) -> dict[str, Table]:
         """By method, of the configurations kept."""
@@ -115,7 +122,7 @@ class Sweep:
 
     def scores(self, method: str, metric: str) -> Table:
         """Any metric of the configurations kept."""
-        return self.tables.scores(method, metric)[self.kept[method]]
+        return self.tables.scores(method, metric, self.diverged)[self.kept[method]]
 
     def beside(self, method: str, measure: str) -> Table:
         """A measure on the set, in the shape of the wins; where it has other rows, a run's mean stands at every prompt."""
