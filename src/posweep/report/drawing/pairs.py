@@ -36,10 +36,8 @@ def pairs(data: pd.DataFrame, panels: Sequence[Panel], label: str, centre: float
     """
     across = min(len(panels), 3 if len(panels) <= 6 else 5)
     rows = -(-len(panels) // across)
-    figure = Figure(
-        figsize=(WIDTH * max(across, 2) / 5 if len(panels) < 3 else WIDTH, 0.9 + (2.5 if across < 4 else 1.8) * rows),
-        layout="constrained",
-    )
+    width = WIDTH * {1: 0.55, 2: 0.8}.get(across, 1.0)
+    figure = Figure(figsize=(width, 0.9 + (2.5 if across < 4 else 1.8) * rows), layout="constrained")
     grid = figure.subplots(rows, across, squeeze=False).ravel().tolist()
     norm = _norm(data["score"], centre)
     for axes, panel in zip(grid, panels, strict=False):
@@ -89,7 +87,7 @@ def _pooled(levels: pd.Series) -> pd.Series:
 
 def _named(level: object) -> str:
     if isinstance(level, pd.Interval):
-        return f"≤ {float(f'{level.right:.2g}'):g}"
+        return "≤ " + number(float(f"{level.right:.2g}"))
     return number(level)
 
 

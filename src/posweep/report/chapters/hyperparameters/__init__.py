@@ -22,7 +22,7 @@ from posweep.report.chapters.hyperparameters.numbers import (
 from posweep.report.chapters.paper import sft_line
 from posweep.report.drawing.ice import ice
 from posweep.report.drawing.importance import importance
-from posweep.report.drawing.pairs import pairs
+from posweep.report.drawing.pairs import FEW, pairs
 from posweep.report.tables import Tables, is_win_rate, title
 from posweep.robustness import CLIFF
 
@@ -199,6 +199,8 @@ def heatmaps(found: Sequence[Design], explained: pd.DataFrame, tables: Tables) -
         f"Mean of {tables.metric} over all finished configurations with the two values shown, whatever the other "
         f"hyperparameters; white: none finished.{colours} No interval is drawn."
     )
+    pooled = max(data.groupby(["method", "y", "x"])[["y_level", "x_level"]].nunique().max()) > FEW
+    caption += " ≤: many values, in groups of equal size by their upper ends." if pooled else ""
     caption += " Of each method the pair that explains most; the table behind the figure holds all." if cut else ""
     figure = pairs(data, panels, label, line, tables.note)
     return [Drawing("hyperparameter_pairs", "Pairs of hyperparameters", caption, data, figure)]

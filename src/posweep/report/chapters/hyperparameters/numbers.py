@@ -200,7 +200,7 @@ def pair_table(found: Sequence[Design]) -> pd.DataFrame:
 
 def _pair(one: Design, y: str, x: str) -> list[dict[str, Any]]:
     frame = pd.DataFrame({"y": one.columns[y], "x": one.columns[x], "score": one.scores}, dtype=object)
-    groups = frame.astype({"score": float}).groupby(["y", "x"], sort=True)["score"]
+    groups = frame.astype({"score": float}).groupby(["y", "x"], sort=False)["score"]
     return [
         {"method": one.method, "y": y, "x": x, "y_level": a, "x_level": b, "score": scores.mean()}
         | {"configurations": len(scores)}
