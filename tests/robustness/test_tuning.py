@@ -16,6 +16,7 @@ from posweep.robustness import (
     cross_fitted_tuning_curve,
     crossed_interval,
     distribution_band,
+    draw_variance,
     expected_best,
     halves,
     tuning_area,
@@ -118,6 +119,27 @@ def test_the_cost_is_the_least_number_of_trials():
 def test_a_share_of_a_best_below_the_floor_says_nothing():
     assert math.isnan(float(tuning_cost(np.array([-2.0, -1.0]))))
     assert tuning_cost(np.array([-2.0, -1.0]), floor=-3.0) == 2
+
+
+# ---------------------------------------------------------------- other random draws
+
+
+def test_the_jackknife_leaves_every_configuration_out_once():
+    ranked = np.sort(np.random.default_rng(0).normal(size=7))
+    without = np.array([tuning_curve(np.delete(ranked, k), [1, 2, 6]) for k in range(7)])
+    assert draw_variance(ranked, [1, 2, 6]) == pytest.approx(without.var(axis=0) * 6)
+
+
+def test_the_jackknife_is_the_variance_over_other_draws():
+    draws, n = np.sort(np.random.default_rng(0).random((4000, 40))), [1, 3, 8]
+    found = np.mean([draw_variance(ranked, n) for ranked in draws], axis=0)
+    assert found == pytest.approx(tuning_curve(draws, n).var(axis=0), rel=0.08)
+    assert found[0] == pytest.approx(1 / 12 / 40, rel=0.02)
+
+
+def test_nothing_is_left_without_the_only_configuration():
+    assert np.isnan(draw_variance(np.array([0.3]), [1, 2])).all()
+    assert np.isnan(draw_variance(np.array([0.3, 0.4]), [2])).all()
 
 
 # ---------------------------------------------------------------- cross-fitted

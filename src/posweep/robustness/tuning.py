@@ -157,6 +157,30 @@ def tuning_area(ranked: Table, most: int | None = None) -> Table:
     return np.asarray(ranked @ (total / most), dtype=np.float64)
 
 
+def draw_variance(ranked: Table, n: ArrayLike) -> Table:
+    """How much the tuning curve would vary over other random draws of as many configurations: the jackknife.
+
+        (N−1)/N Σ_k (y_n^(−k) − ȳ_n)²,   y^(−k): the curve without the configuration ranked k-th
+
+    Args:
+        ranked: (configurations,), worst first, of configurations drawn at random and independently.
+        n: numbers of trials, (budgets,), well below N: of the best of all, leaving one out says little.
+
+    Returns:
+        (budgets,), in squared units of the scores; NaN where n is not between 1 and N − 1.
+
+    Source: Efron and Stein 1981, The jackknife estimate of variance.
+    """
+    count, wanted = len(ranked), np.atleast_1d(np.asarray(n, dtype=np.int64))
+    if count < 2:
+        return np.full(len(wanted), math.nan)
+    weights = _weights(count - 1, wanted)
+    nothing = np.zeros((len(wanted), 1))
+    below = np.concatenate([nothing, np.cumsum(weights * ranked[:-1], axis=1)], axis=1)
+    above = np.concatenate([nothing, np.cumsum((weights * ranked[1:])[:, ::-1], axis=1)], axis=1)[:, ::-1]
+    return np.asarray((below + above).var(axis=1) * (count - 1), dtype=np.float64)
+
+
 def tuning_cost(curve: Table, share: float = 0.95, floor: float = 0.0, n: ArrayLike | None = None) -> Table:
     """How many trials it takes to reach most of what the whole search reaches.
 

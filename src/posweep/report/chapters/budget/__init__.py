@@ -38,24 +38,26 @@ def chapter(tables: Tables) -> Chapter | None:
 
 def words(tables: Tables, found: Numbers) -> Iterator[str]:
     """What the numbers say of all methods together."""
-    several = len(found.methods) > 1
-    for place, n in enumerate(found.budgets) if several else ():
+    for place, n in enumerate(found.budgets):
         values = [v for m in found.methods if np.isfinite(v := found.found["at", m.name].value[place])]
         what = "One configuration chosen at random" if n == 1 else f"The best of {n}"
         if len(values) > 1:
             yield f"{what} is expected to score {min(values):.3f} to {max(values):.3f} on {tables.metric}, by method."
     pairs = found.adjusted[:, *np.triu_indices(len(found.methods), 1)]
-    if several and np.isfinite(pairs).any():
+    if np.isfinite(pairs).any():
         yield (
-            f"Of {np.isfinite(pairs).sum()} comparisons of two methods at equal budgets ({_listed(found.budgets)} trials), "
-            f"{(pairs < LEVEL).sum()} are significant at 5 % after Holm's correction (over {found.over})."
+            f"Of {np.isfinite(pairs).sum()} comparisons of two methods at equal n ({_listed(found.budgets)}), "
+            f"{(pairs < LEVEL).sum()} are significant at 5 % after Holm's correction (over {_luck(found)})."
         )
     if against_sft(tables) and found.drawn:
         total = sum(method.count for method in found.methods)
         sure = [(sft_shares(found, method), method.count) for method in found.methods]
         better = round(sum(share.surely_beats * count for share, count in sure))
         worse = round(sum(share.surely_harms * count for share, count in sure))
-        yield f"Of all {total} configurations {better} surely beat the SFT model and {worse} are surely worse."
+        yield (
+            f"{better} of {total} configurations surely beat the SFT model (their own 95 % interval lies above ½), {worse} "
+            "are surely worse."
+        )
 
 
 def leaders(tables: Tables, found: Numbers) -> str:
@@ -87,11 +89,16 @@ def _leading(tables: Tables, found: Numbers, top: tuple[int, ...], places: list[
     best = found.found["at", one][place]
     when = f"With {_listed([found.budgets[p] for p in places], 'or')} trial{'s' if found.budgets[place] > 1 else ''}"
     who = f"{names[0]} is" if len(top) == 1 else f"{_listed(names)} (not significantly different) are"
+    others = (
+        "every other method"
+        if len(found.order(place)) == len(found.methods)
+        else "all that have as many configurations"
+    )
     return (
-        f"{when} {who} ahead of every other method: {title(one)}'s expected best of {found.budgets[place]} on "
+        f"{when} {who} ahead of {others}: {title(one)}'s expected best of {found.budgets[place]} on "
         f"{tables.metric} is {best.value:.3f} [{best.low:.3f}, {best.high:.3f}], {more:.3f} [{low:.3f}, {high:.3f}] above "
         f"the next, {title(found.methods[second].name)} (p {_p(found.adjusted[place, last, second])} after Holm's "
-        f"correction; over {found.over})."
+        f"correction; over {_luck(found)})."
     )
 
 
@@ -109,16 +116,22 @@ def silences(tables: Tables, found: Numbers) -> Iterator[str]:
             f"Methods have {min(named.values())} to {max(named.values())} configurations: they are compared at equal n "
             "only, never by the best of all."
         )
-    if tables.prompts() < 2:
-        yield f"{tables.metric} has no scores by prompt: the expected best cannot be freed of luck and is too high."
+    if found.prompts < 2:
+        few = f"only {tables.prompts()} scores" if tables.prompts() > 1 else "no scores"
+        yield f"{tables.metric} has {few} by prompt: the expected best cannot be freed of luck and is too high."
     if not found.drawn:
-        yield "One seed and no scores by prompt: nothing can be drawn, so there are no intervals and no comparisons."
+        yield "One seed and no prompts to draw from: there are no intervals and no comparisons."
     if all(np.isnan(method.hours) for method in found.methods):
         yield "No trial says how long it took: curves are against trials only."
     if not is_win_rate(tables.metric):
         yield f"{tables.metric} is no win-rate: no ε is named, and no share that beats the SFT model."
     elif not against_sft(tables):
         yield f"{tables.metric} is not against the SFT model: the shares that beat it are not known."
+
+
+def _luck(found: Numbers) -> str:
+    """What the comparisons are over."""
+    return found.found["pairs", ""].over
 
 
 def _p(value: float) -> str:

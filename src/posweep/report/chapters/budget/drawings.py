@@ -15,12 +15,15 @@ from posweep.report.drawing.shares import stacked
 from posweep.report.tables import Tables, is_win_rate
 from posweep.robustness import Interval, Sample, configuration_scores, tuning_band
 
+FITTED = "Ordered on one half of the prompts and scored on the other, so that luck does not set the best apart."
+PLAIN = "The best is the luckiest, too: without enough scores by prompt the shares are too low."
+
 
 def drawings(tables: Tables, numbers: Numbers, unit: Unit) -> tuple[Drawing, ...]:
     """Every figure that the sweep carries."""
-    found = [*tuning_curves(tables, numbers, unit), performance_profiles(tables, numbers)]
+    found = tuning_curves(tables, numbers, unit)
     if any(method.count > 1 for method in numbers.methods):
-        found.append(robust_shares(tables, numbers))
+        found += [performance_profiles(tables, numbers), robust_shares(tables, numbers)]
     return (*found, shares_beating_sft(tables, numbers)) if against_sft(tables) else tuple(found)
 
 
@@ -69,8 +72,7 @@ def robust_shares(tables: Tables, numbers: Numbers) -> Drawing:
     data = pd.concat([_rows(m, "epsilon", numbers.epsilons, numbers.found["robust", m.name]) for m in numbers.methods])
     caption = (
         f"The share of a method's configurations within ε of its best: high on the left means that hardly any choice is "
-        f"wrong. Ordered on one half of the prompts and scored on the other, so that luck does not set the best apart. "
-        f"{_shaded(numbers)}"
+        f"wrong. {FITTED if numbers.prompts > 1 else PLAIN} {_shaded(numbers)}"
     )
     style = Style("share within ε of the method's best", step=True)
     across = [Across("epsilon", f"ε, in units of {tables.metric}")]
@@ -109,14 +111,16 @@ def _tuning_caption(numbers: Numbers, methods: Sequence[Method]) -> str:
         "What the best of n configurations, drawn at random from those that finished, is expected to score; compare "
         "methods at equal n, not at their ends",
         "" if all(drawn) else "A grid is not a random sample: its curve is exact for this grid",
-        "Dashed: band over the random draws of configurations, for all n at once (95 % or more)" if any(drawn) else "",
+        "Dashed: band over the random draws of configurations, for all n at once (95 % or more); it may leave the panel"
+        if any(drawn)
+        else "",
     ]
     return ". ".join(sentence for sentence in words if sentence) + f". {_shaded(numbers)}"
 
 
 def _shaded(numbers: Numbers) -> str:
     if not numbers.drawn:
-        return "No interval: one seed and no scores by prompt."
+        return "No interval: one seed and no prompts to draw from."
     return f"Shaded: 95 % interval over {numbers.over}; the configurations are given."
 
 

@@ -9,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from posweep.report.tables import SPLIT_SEED, SPLITS, Diverged, Tables, facts_of, is_win_rate
 from posweep.robustness import (
@@ -18,6 +19,7 @@ from posweep.robustness import (
     cross_fitted_ranks,
     cross_fitted_ranks_of_all,
     crossed_interval,
+    draw_variance,
     expected_best,
     halves,
     holm,
@@ -37,6 +39,7 @@ Parts = Callable[[Sample], Mapping[tuple[str, str], Table]]
 
 SMALL = (1, 3)  # budgets that anybody has
 EVERY = 60  # configurations; of more, the curve is computed at that many budgets, evenly on a log axis
+ENOUGH = 20  # prompts: fewer can be neither split nor drawn from, and count as one
 EVEN = 0.5  # the SFT model's win-rate against itself
 NAMED = (0.02, 0.05, 0.1)  # ε of a win-rate that the sheet names
 
@@ -78,7 +81,9 @@ class Numbers:
         epsilons: of the robust shares.
         found: what and method → its interval; shapes follow budgets, thresholds, epsilons or configurations.
         worst: `at`, `beats` and `harms` with diverged trials at the worst score; empty where none diverged.
-        adjusted: p-values after Holm over all pairs and budgets, (budgets, methods, methods).
+        adjusted: p-values after Holm over all pairs and budgets, (budgets, methods, methods); where configurations were
+            drawn at random, other draws count as luck, too.
+        prompts: that are split and drawn; 1 where there are too few.
         over: what the intervals are over.
     """
 
@@ -89,6 +94,7 @@ class Numbers:
     found: Mapping[tuple[str, str], Interval]
     worst: Mapping[tuple[str, str], Interval]
     adjusted: Table
+    prompts: int
     over: str
 
     @property
@@ -121,20 +127,22 @@ def numbers(tables: Tables) -> Numbers | None:
         return None
     budgets = _budgets([method.count for method in methods])
     thresholds, epsilons = _thresholds(tables, methods), _epsilons(tables, methods)
-    prompts = tables.prompts()
+    prompts = methods[0].scores.shape[2]
     splits = halves(prompts, np.random.default_rng(SPLIT_SEED), SPLITS)
 
     def parts(sample: Sample) -> Mapping[tuple[str, str], Table]:
         ranks = _ranks(methods, sample, splits)
-        found = {("pairs", ""): _differences(ranks, budgets)}
+        found = {("pairs", ""): _differences(ranks, budgets), ("draws", ""): _draws(methods, ranks, budgets)}
         for m in methods:
             found |= _statistics(m, ranks[m.name], sample, budgets, thresholds, epsilons)
         return found
 
     found = intervals(parts, len(tables.seeds), prompts)
+    found["pairs", ""] = _wider(found["pairs", ""], found["draws", ""].value)
     adjusted = _adjusted(found["pairs", ""], len(methods), len(budgets))
     worst = _at_worst(tables, budgets) if (tables.trials["status"] == "diverged").any() else {}
-    return Numbers(methods, budgets, thresholds, epsilons, found, worst, adjusted, next(iter(found.values())).over)
+    over = found["draws", ""].over
+    return Numbers(methods, budgets, thresholds, epsilons, found, worst, adjusted, prompts, over)
 
 
 def intervals(parts: Parts, seeds: int, prompts: int) -> dict[tuple[str, str], Interval]:
@@ -155,7 +163,7 @@ def _methods(tables: Tables, diverged: Diverged) -> tuple[Method, ...]:
 
 
 def _method(tables: Tables, name: str, diverged: Diverged) -> Method:
-    scores = tables.scores(name, diverged=diverged)
+    scores = _enough(tables.scores(name, diverged=diverged))
     there = finished(scores).any(axis=1)
     metric = selection_metric(tables)
     elsewhere = tables.scores(name, metric, diverged)[there] if metric else None
@@ -163,6 +171,11 @@ def _method(tables: Tables, name: str, diverged: Diverged) -> Method:
         elsewhere = None  # what was never measured in distribution cannot be chosen there
     designs = set(tables.points(name)["design"])
     return Method(name, scores[there], elsewhere, _grid(int(there.sum())), _hours(tables, name), designs == {"random"})
+
+
+def _enough(scores: Table) -> Table:
+    """Scores by prompt, or their means where prompts are too few."""
+    return scores if scores.shape[2] >= ENOUGH else scores.mean(axis=2, keepdims=True)
 
 
 def selection_metric(tables: Tables) -> str | None:
@@ -194,7 +207,7 @@ def _grid(count: int) -> NDArray[np.int64]:
 
 def _budgets(counts: Sequence[int]) -> tuple[int, ...]:
     """Few trials, and as many as three methods of four have: one narrow method shall not shorten all curves."""
-    return tuple(sorted({*SMALL, sorted(counts)[len(counts) // 4]}))
+    return tuple(sorted({*(n for n in SMALL if n <= max(counts)), sorted(counts)[len(counts) // 4]}))
 
 
 def _thresholds(tables: Tables, methods: Sequence[Method]) -> Table:
@@ -255,6 +268,25 @@ def _pairs(count: int) -> tuple[list[int], list[int]]:
     return [first for first, _ in pairs], [second for _, second in pairs]
 
 
+def _draws(methods: Sequence[Method], ranks: Mapping[str, Table], budgets: Sequence[int]) -> Table:
+    """How much each difference varies over other random draws of configurations, like `_differences`; 0 on grids.
+
+    Of the data as they are, so only the first replicate is looked at.
+    """
+    each = [draw_variance(ranks[m.name][0], budgets) if m.random else np.zeros(len(budgets)) for m in methods]
+    first, second = _pairs(len(methods))
+    of_pairs = np.stack(each, axis=1)[:, first] + np.stack(each, axis=1)[:, second]
+    return np.broadcast_to(of_pairs.ravel(), (len(next(iter(ranks.values()))), of_pairs.size))
+
+
+def _wider(interval: Interval, variance: Table) -> Interval:
+    """An interval with more variance in its error, and what else it then is over."""
+    error = np.sqrt(interval.error**2 + variance)
+    margin = student.ppf(0.975, interval.freedom) * error
+    over = f"{interval.over}, and other random draws of configurations" if (variance > 0).any() else interval.over
+    return Interval(interval.value, error, interval.freedom, interval.value - margin, interval.value + margin, over)
+
+
 def _adjusted(differences: Interval, count: int, budgets: int) -> Table:
     """The p-values of all differences after Holm, as a symmetric matrix per budget; NaN on the diagonal."""
     found = np.full((budgets, count, count), math.nan)
@@ -266,7 +298,8 @@ def _adjusted(differences: Interval, count: int, budgets: int) -> Table:
 
 def _at_worst(tables: Tables, budgets: Sequence[int]) -> dict[tuple[str, str], Interval]:
     """What a diverged trial does when it scores the worst: it costs a trial like any other, and harms."""
-    methods, prompts = _methods(tables, "worst"), tables.prompts()
+    methods = _methods(tables, "worst")
+    prompts = methods[0].scores.shape[2]
     splits = halves(prompts, np.random.default_rng(SPLIT_SEED), SPLITS)
 
     def parts(sample: Sample) -> Mapping[tuple[str, str], Table]:

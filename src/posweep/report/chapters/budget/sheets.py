@@ -50,13 +50,18 @@ def budget_sheet(tables: Tables, numbers: Numbers, unit: Unit) -> Sheet:
     for n in numbers.budgets:
         columns[f"best_of_{n}"] = _number(f"best_of_{n}", f"expected best of {n}")
     if numbers.worst:
-        columns["best_of_3_diverged_worst"] = _number("best_of_3_diverged_worst", "of 3, diverged trials at the worst")
+        few = numbers.budgets[min(1, len(numbers.budgets) - 1)]
+        columns[f"best_of_{few}_diverged_worst"] = _number(
+            f"best_of_{few}_diverged_worst", f"of {few}, diverged trials at the worst"
+        )
     if "chosen_in_distribution" in data:
         columns["chosen_in_distribution"] = _number("chosen_in_distribution", "best, chosen in distribution")
-    columns["tuning_cost"] = Column("trials to 95 % of the best", "count", interval=_ends("tuning_cost"))
-    if data[f"tuning_cost_{unit.column}"].notna().any():
+    if numbers.budgets[-1] > 1:
+        columns["tuning_cost"] = Column("trials to 95 % of the best", "count", interval=_ends("tuning_cost"))
+    if numbers.budgets[-1] > 1 and data[f"tuning_cost_{unit.column}"].notna().any():
         columns[f"tuning_cost_{unit.column}"] = Column(f"the same in {unit.words}", digits=2)
-    columns["area"] = _number("area", f"mean over n = 1 … {numbers.budgets[-1]}")
+    if numbers.budgets[-1] > 1:
+        columns["area"] = _number("area", f"mean over n = 1 … {numbers.budgets[-1]}")
     return Sheet("budget", f"What n trials buy, {tables.metric}", _budget_caption(tables, numbers), data, columns)
 
 
@@ -73,11 +78,14 @@ def shares_sheet(numbers: Numbers, against_sft: bool) -> Sheet:
         columns["surely_harms"] = Column("surely worse than SFT", "percent")
         if numbers.worst:
             columns["harms_diverged_worst"] = _percent("harms_diverged_worst", "worse than SFT, with diverged trials")
-    words = (
-        f"Shares of the configurations that finished. Within ε of the best: in the order of one half of the prompts, scored "
-        f"on the other, so that luck does not lift the best out of reach; it errs upward where configurations differ, the "
-        f"share by the plain maximum (within_…_plain in the CSV) errs downward. Intervals over {numbers.over}."
-    )
+    words = "Shares of the configurations that finished."
+    if numbers.prompts > 1:
+        words += (
+            " Within ε of the best: in the order of one half of the prompts, scored on the other, so that luck does not "
+            "lift the best out of reach; it errs upward where configurations differ, the share by the plain maximum "
+            "(within_…_plain in the CSV) errs downward."
+        )
+    words += f" Intervals over {numbers.over}." if numbers.drawn else ""
     return Sheet("shares", "Which share of configurations will do", words + _sure_words(against_sft), data, columns)
 
 
@@ -106,7 +114,7 @@ def _budget_row(numbers: Numbers, method: Method, unit: Unit) -> dict[str, Any]:
 
 def _budget_caption(tables: Tables, numbers: Numbers) -> str:
     words = [
-        FITTED if tables.prompts() > 1 else PLAIN,
+        FITTED if numbers.prompts > 1 else PLAIN,
         "Trials to 95 %: the least n whose expected best is at least 0.95 times the raw value of that of all the method's "
         "configurations; of a win-rate of 0.60 that is 0.57",
         f"Configurations are compared as means over {len(tables.seeds)} seeds; time counts one seed of each"
