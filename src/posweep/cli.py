@@ -121,14 +121,22 @@ def export(overrides: list[str]) -> None:
 
 
 def report(overrides: list[str]) -> None:
-    """posweep report sweep=NAME: figures, tables and the page from what is recorded; table=FILE: from one's own table."""
+    """posweep report sweep=NAME: figures, tables and the page from what is recorded; sweep=[A,B] compares, table=FILE
+    reads one's own table."""
     if any(override.startswith("table=") for override in overrides):
         _report_table(overrides)
         return
-    from posweep.config import configure
-    from posweep.publish import publish
+    from posweep.config import SEVERAL, configure, configure_each
+    from posweep.publish import publish, publish_comparison
 
-    _summary(publish(configure(overrides)).parent)
+    listed = any(SEVERAL.match(override) for override in overrides)
+    sweeps = configure_each(overrides) if listed else [configure(overrides)]
+    if len(sweeps) > 1:
+        from posweep.console import print_comparison
+
+        print_comparison(publish_comparison(sweeps).parent)
+    else:
+        _summary(publish(sweeps[0]).parent)
 
 
 def _report_table(overrides: list[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from posweep.settings import Configuration, TrackingSettings
 
 EVERY_METHOD = "method/all"
 """The choice that stands for every method there is; no file, so that a new method need not be entered anywhere."""
+
+SEVERAL = re.compile(r"sweep=\s*\[")
+"""An override that names a list of sweeps."""
 
 
 class PosweepSource(FileConfigSource):  # type: ignore[misc]
@@ -120,8 +124,7 @@ def configure(overrides: Sequence[str]) -> Configuration:
     Raises:
         ConfigError: Hydra could not compose it (one mistake), or the result holds mistakes (all of them).
     """
-    lists = [o for o in overrides if re.match(r"sweep=\s*\[", o)]
-    if lists:
+    if lists := [o for o in overrides if SEVERAL.match(o)]:
         raise ConfigError(f"{lists[0]}: takes one sweep, one of {', '.join(sweeps())}.")
     composed, choices = _compose(overrides)
     if not choices.get("sweep"):
@@ -133,6 +136,34 @@ def configure(overrides: Sequence[str]) -> Configuration:
     if problems:
         raise ConfigError(problems)
     return configuration
+
+
+def configure_each(overrides: Sequence[str]) -> list[Configuration]:
+    """One configuration per sweep of `sweep=[a,b]`, each composed by itself with the remaining overrides.
+
+    Raises:
+        ConfigError: every mistake of every sweep, each once; or none or two of one name are listed.
+    """
+    listed = next(o for o in overrides if SEVERAL.match(o))
+    names = [name.strip().strip("'\"") for name in listed.partition("[")[2].rstrip("] ").split(",") if name.strip()]
+    rest = [o for o in overrides if not SEVERAL.match(o)]
+    if not names:
+        raise ConfigError(f"sweep: none named; add sweep=NAME, one of {', '.join(sweeps())}.")
+    found: list[Configuration] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            found.append(configure([f"sweep={name}", *rest]))
+        except ConfigError as error:
+            problems += error.problems
+    problems += [
+        f"{listed}: two sweeps cannot both be called {name}; a comparison needs sweeps of different names."
+        for name, count in Counter(one.sweep.name for one in found).items()
+        if count > 1
+    ]
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return found
 
 
 def tracking(overrides: Sequence[str]) -> TrackingSettings:

@@ -207,6 +207,20 @@ def print_summary(folder: Path, best: str = "chosen on half of the prompts, scor
     console.print(f"Open {folder / 'report.html'}")
 
 
+def print_comparison(folder: Path) -> None:
+    """The interquartile mean of every method on every sweep, and the page to open next."""
+    found, console = json.loads((folder / "summary.json").read_text())["sweeps"], _console()
+    table = _table("method", *map(escape, found), numbers=len(found))
+    for method in dict.fromkeys(method for summary in found.values() for method in summary["methods"]):
+        cells = (summary["methods"].get(method, {}).get("iqm") for summary in found.values())
+        title = OBJECTIVES[method].title if method in OBJECTIVES else escape(method)
+        table.add_row(title, *("–" if cell is None else f"{cell:.3f}" for cell in cells))
+    metrics = ", ".join(f"{name}: {summary['primary_metric']}" for name, summary in found.items())
+    console.print(f"Interquartile mean over configurations ({metrics}; diverged dropped)", markup=False)
+    console.print(table)
+    console.print(f"Open {folder / 'report.html'}", markup=False)
+
+
 def print_facts(facts: Mapping[str, Any]) -> None:
     """What a report says of where it comes from, a line each."""
     for name, value in facts.items():

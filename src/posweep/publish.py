@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from posweep.errors import ConfigError, PreflightError
 from posweep.fields import fingerprint
@@ -17,6 +19,40 @@ from posweep.trackers import Tracker, open_tracker
 
 def publish(configuration: Configuration) -> Path:
     """Figures, tables and report.html from what the tracker holds; ConfigError where that is nothing."""
+    return _write(configuration, *_read(configuration))
+
+
+def publish_comparison(configurations: Sequence[Configuration]) -> Path:
+    """The page of several sweeps, in `<output_dir>/<a+b>/report`, and each sweep's own, to which it links.
+
+    Raises:
+        ConfigError: of any sweep nothing is recorded; all of them.
+        PreflightError: a tracker does not answer.
+    """
+    from posweep.report.compare import write_comparison
+
+    found, problems = [], []
+    for configuration in configurations:
+        try:
+            found.append((configuration, *_read(configuration)))
+        except ConfigError as error:
+            problems.append(error)
+    if problems:
+        raise type(problems[0])(dict.fromkeys(problem for error in problems for problem in error.problems))
+    own = {record.name: _write(configuration, record, tracker) for configuration, record, tracker in found}
+    folder = folder_of(configurations[0]).with_name("+".join(own)) / "report"
+    return write_comparison(
+        [record for _, record, _ in found], folder, {name: relative_address(page, folder) for name, page in own.items()}
+    )
+
+
+def relative_address(page: Path, folder: Path) -> str:
+    """A page's address as seen from another folder."""
+    return quote(Path(os.path.relpath(page, folder)).as_posix())
+
+
+def _read(configuration: Configuration) -> tuple[SweepRecord, Tracker]:
+    """What is recorded of a sweep, and where."""
     tracker = open_tracker(configuration.tracking)
     if problems := tracker.preflight():
         raise PreflightError(problems)
@@ -28,7 +64,7 @@ def publish(configuration: Configuration) -> Path:
             f"sweep={configuration.sweep.name}: nothing is recorded at {configuration.tracking.uri or 'the ledger'}; "
             f"run posweep sweep={configuration.sweep.name} first, or set tracking.uri to where it was recorded."
         )
-    return _write(configuration, record, tracker)
+    return record, tracker
 
 
 def publish_table(

@@ -19,6 +19,7 @@ from posweep.report.page.document import page
 from posweep.report.page.judges import judge_agreement
 from posweep.report.tables import Tables, summary
 
+HEAVY = 300_000  # bytes of an SVG: thousands of marks are slow to open and no sharper than pixels
 UNDATED = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
@@ -36,42 +37,51 @@ def write_report(record: SweepRecord, folder: Path) -> Path:
     for name in ("figures", "tables"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     found = summary(tables)
-    _write_text(folder / "summary.json", json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-    _write_table(folder / "tables" / "trials.csv", tables.trials)
-    _write_table(folder / "tables" / "configurations.csv", tables.configurations)
+    write_text(folder / "summary.json", json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_table(folder / "tables" / "trials.csv", tables.trials)
+    write_table(folder / "tables" / "configurations.csv", tables.configurations)
     agreed = judge_agreement(tables.record)
     if len(agreed):
-        _write_table(folder / "tables" / "judge_agreement.csv", agreed)
+        write_table(folder / "tables" / "judge_agreement.csv", agreed)
     with publication():
         told = chapters(tables)
-        pictures = _write_chapters(told, folder)
-    return _write_text(folder / "report.html", page(tables, found, told, pictures, agreed))
+        pictures = write_chapters(told, folder)
+    return write_text(folder / "report.html", page(tables, found, told, pictures, agreed))
 
 
-def _write_chapters(told: list[Chapter], folder: Path) -> Mapping[str, bytes]:
-    """Every sheet as CSV and LaTeX, every figure in both formats with the table behind it; returns the SVGs by name."""
+def write_chapters(told: list[Chapter], folder: Path) -> Mapping[str, bytes]:
+    """Every sheet as CSV and LaTeX, every figure in both formats with the table behind it; returns images by name."""
     for sheet in (sheet for chapter in told for sheet in chapter.sheets):
-        _write_table(folder / "tables" / f"{sheet.name}.csv", sheet.data)
-        _write_text(folder / "tables" / f"{sheet.name}.tex", latex(sheet))
+        write_table(folder / "tables" / f"{sheet.name}.csv", sheet.data)
+        write_text(folder / "tables" / f"{sheet.name}.tex", latex(sheet))
     drawn = [drawing for chapter in told for drawing in chapter.drawings]
     for drawing in drawn:
-        _write_table(folder / "tables" / f"{drawing.name}.csv", drawing.data)
+        write_table(folder / "tables" / f"{drawing.name}.csv", drawing.data)
     return {drawing.name: _write_figure(folder / "figures" / drawing.name, drawing.figure) for drawing in drawn}
 
 
 def _write_figure(stem: Path, figure: Figure) -> bytes:
-    """`<stem>.svg` and `<stem>.png` without dates; returns the SVG."""
+    """`<stem>.svg` and `<stem>.png` without dates; returns what the page shows: the SVG, or pixels where that is heavy."""
     for kind, metadata in UNDATED.items():
         image = BytesIO()
         figure.savefig(image, format=kind, metadata=metadata)
         stem.with_name(f"{stem.name}.{kind}").write_bytes(image.getvalue())
-    return stem.with_name(f"{stem.name}.svg").read_bytes()
+    svg = stem.with_name(f"{stem.name}.svg").read_bytes()
+    return svg if len(svg) <= HEAVY else _pixels(figure)
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    _write_text(path, table.to_csv(index=False, lineterminator="\n"))
+def _pixels(figure: Figure) -> bytes:
+    image = BytesIO()
+    figure.savefig(image, format="webp", dpi=150, pil_kwargs={"quality": 90})
+    return image.getvalue()
 
 
-def _write_text(path: Path, text: str) -> Path:
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as CSV with the same bytes everywhere."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Text with the same bytes everywhere; returns its path."""
     path.write_text(text, encoding="utf-8", newline="\n")
     return path

@@ -7,7 +7,7 @@ and prompts are each task's own, and drawn for each by itself, unless both are j
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,15 @@ from scipy.stats import t as student
 
 from posweep.errors import ShapeError
 from posweep.robustness.best import Halves
-from posweep.robustness.crossed import REPLICATES, Interval, Sample, configuration_scores, finished, what_was_drawn
+from posweep.robustness.crossed import (
+    REPLICATES,
+    Interval,
+    Sample,
+    configuration_scores,
+    finished,
+    variances,
+    what_was_drawn,
+)
 
 Table = NDArray[np.float64]
 Pair = tuple[Sample, Sample]
@@ -52,25 +60,18 @@ class Tasks:
             raise ShapeError(f"tasks on the same prompts must have as many, got {one.shape[2]} and {other.shape[2]}.")
         return cls((one.shape[1], other.shape[1]), (one.shape[2], other.shape[2]), same_prompts)
 
-    def everything(self) -> Pair:
-        """One replicate of each task: the data as they are."""
+    def everything(self, replicates: int = 1) -> Pair:
+        """The data of both tasks as they are, so many times."""
         one, other = (Sample.everything(s, p) for s, p in zip(self.seeds, self.prompts, strict=True))
-        return one, other
+        return _repeated(one, replicates), _repeated(other, replicates)
 
-    def draws(self, rng: Generator, replicates: int) -> Iterator[tuple[Pair, int]]:
-        """Each kind of luck by itself, with how many there were to draw from: seeds and prompts of either task."""
-        one, other = self.everything()
-        still = (_repeated(one, replicates), _repeated(other, replicates))
-        for task, count in enumerate(self.seeds):
-            drawn = Sample.of_seeds(rng, count, self.prompts[task], replicates)
-            yield _placed(still, task, drawn), count
+    def with_one(self, task: int, drawn: Sample) -> Pair:
+        """Replicates in which one task is drawn and the other is as it is, but for prompts that are the same."""
+        pair = list(self.everything(len(drawn.seeds)))
+        pair[task] = drawn
         if self.same_prompts:
-            drawn = Sample.of_prompts(rng, 1, self.prompts[0], replicates)
-            yield (Sample(still[0].seeds, drawn.prompts), Sample(still[1].seeds, drawn.prompts)), self.prompts[0]
-            return
-        for task, count in enumerate(self.prompts):
-            drawn = Sample.of_prompts(rng, self.seeds[task], count, replicates)
-            yield _placed(still, task, drawn), count
+            pair[1 - task] = Sample(pair[1 - task].seeds, drawn.prompts)
+        return pair[0], pair[1]
 
     @property
     def over(self) -> str:
@@ -89,9 +90,10 @@ def two_task_interval(
 ) -> Interval:
     """An interval for a statistic of two tasks, over other seeds and prompts of both, given the configurations.
 
-        value ± t_ν √ΣV_k,   V_k = n_k/(n_k − 1) · variance over draws of luck k,   ν = (ΣV_k)² / Σ V_k²/(n_k − 1)
+        value ± t_ν √V,   V = Σ_tasks ( V_s + V_p − V_sp ),   ν = V² / Σ_tasks ( V_s²/(S−1) + V_p²/(P−1) )
 
-    k: seeds of the one task, seeds of the other, prompts of the one, prompts of the other (or prompts of both).
+    V_s, V_p and V_sp of a task are those of `crossed_interval`, drawn while the other task stays as it is. Prompts that are
+    the same are drawn for both at once and counted once.
 
     Args:
         statistic: from a sample of each task to (replicates, …).
@@ -105,15 +107,20 @@ def two_task_interval(
 
     Source: as `crossed_interval`, with the luck of two tasks instead of one.
     """
-    value = statistic(*tasks.everything())[0]
-    total, spread, drawn = np.zeros_like(value), np.zeros_like(value), False
-    for pair, count in tasks.draws(rng, replicates):
-        if count > 1:
-            variance = statistic(*pair).var(axis=0, ddof=1) * count / (count - 1)
-            total, spread, drawn = total + variance, spread + variance**2 / (count - 1), True
-    if not drawn:
+    found = [
+        variances(lambda drawn, task=task: statistic(*tasks.with_one(task, drawn)), seeds, prompts, rng, replicates)  # type: ignore[misc]
+        for task, (seeds, prompts) in enumerate(zip(tasks.seeds, tasks.prompts, strict=True))
+    ]
+    value = found[0].value
+    if max(*tasks.seeds, *tasks.prompts) < 2:
         nothing = np.full_like(value, math.nan)
         return Interval(value, nothing, nothing, nothing, nothing, tasks.over)
+    prompts = [one.prompts for one in found]
+    by_prompts = [(prompts[0] + prompts[1]) / 2] if tasks.same_prompts else prompts
+    parts = [(one.seeds, count) for one, count in zip(found, tasks.seeds, strict=True)]
+    parts += [(part, count) for part, count in zip(by_prompts, tasks.prompts, strict=False)]
+    total = np.maximum(sum(part for part, _ in parts) - sum(one.both for one in found), 0.0)
+    spread = sum(part**2 / max(count - 1, 1) for part, count in parts)
     freedom = np.divide(total**2, spread, out=np.full_like(total, np.inf), where=spread > 0)
     error = np.sqrt(total)
     margin = student.ppf((1 + level) / 2, freedom) * error
@@ -179,7 +186,8 @@ def transfer(
         in Probst, Boulesteix and Bischl 2019, arXiv 1802.09596.
     """
     by_prompt = other.shape[2] > 1
-    both = finished(one).any(axis=1) & (finished(other).any(axis=1) if by_prompt else finished(other).all(axis=1))
+    enough = np.any if by_prompt else np.all
+    both = np.asarray(np.any(finished(one), axis=1) & enough(finished(other), axis=1), dtype=np.bool_)
     place = int(both[:default].sum()) if default is not None and both[default] else None
     one, other = one[both], other[both]
     replicates = len(samples[0].prompts)
@@ -221,7 +229,3 @@ def _on(table: Table, sample: Sample, part: NDArray[np.intp], axis: int) -> Tabl
 
 def _repeated(sample: Sample, replicates: int) -> Sample:
     return Sample(np.repeat(sample.seeds, replicates, axis=0), np.repeat(sample.prompts, replicates, axis=0))
-
-
-def _placed(still: Pair, task: int, drawn: Sample) -> Pair:
-    return (drawn, still[1]) if task == 0 else (still[0], drawn)
