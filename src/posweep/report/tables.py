@@ -86,7 +86,8 @@ class Tables:
     def settings(self, method: str, varied: bool = True) -> list[str]:
         """The hyperparameters and training settings of a method's points, or those that take more than one value."""
         rows = self.points(method)
-        names = [n for n in rows.columns if n not in (*IDENTITY, *STATUSES, "trials", *measures_of(rows))]
+        known = {*IDENTITY, *STATUSES, "trials", *measures_of(rows)}
+        names = [name for name in rows.columns if name not in known]
         return [name for name in names if rows[name].nunique() > 1] if varied else names
 
     def scores(self, method: str, metric: str | None = None, diverged: Diverged = "dropped") -> NDArray[np.float64]:
@@ -205,7 +206,7 @@ def methods(record: SweepRecord) -> list[str]:
 
 def evaluation_sets(record: SweepRecord) -> list[str]:
     """The evaluation sets that anything was measured on, in order of appearance."""
-    measured = [*record.baseline, *(name for result in record.results.values() for name in result.measures)]
+    measured = _in_order([record.baseline, *(result.measures for result in record.results.values())])
     parts = (name.partition("/") for name in measured)
     return list(dict.fromkeys(place for place, _, measure in parts if measure in SET_MEASURES))
 
