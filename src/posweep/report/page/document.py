@@ -38,7 +38,7 @@ def page(
     pictures: Mapping[str, bytes],
     agreed: pd.DataFrame,
 ) -> str:
-    """The whole document: chapters with their pictures (SVG by name); `agreed` is what `judge_agreement` found."""
+    """The whole document: chapters with their pictures (by name); `agreed` is what `judge_agreement` found."""
     sections = [one for one in _sections(tables, summary, told, pictures, agreed) if one.body]
     return frame(f"{tables.record.name} – posweep", header(tables.record), sections)
 

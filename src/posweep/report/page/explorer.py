@@ -28,7 +28,7 @@ AT_EASE = 8  # methods
 DIGITS, ERROR_DIGITS = 4, 2  # significant
 WORDS = (
     "One point per finished trial, drawn from the same numbers as the figures above. Point at one to see its configuration, "
-    "and the same trial in the other panels; click to open its run in MLflow (on a touch screen: the link below the panels). "
+    "and the same trial in the other panels; click to open its run in MLflow (on a touch screen: the link below). "
     "Boxes: quartiles and median, whiskers: extremes. No interval is drawn; ± is one standard error over prompts."
 )
 WITHOUT_SCRIPTS = "The explorer needs JavaScript; everything else on this page is there without it."
@@ -54,16 +54,14 @@ def explored(tables: Tables) -> dict[str, Any]:
     """Everything the explorer draws, by columns: finished trials, their points, measures and errors."""
     record = tables.record
     plan = [spec for spec in record.plan if status(record, spec.key) == "finished"]
-    measured = set(measures_of(tables.trials))
-    measures = [
-        name for name in _measures(measured) if any(f"{place}/{name}" in measured for place in evaluation_sets(record))
-    ]
-    columns = [f"{place}/{name}" for place in evaluation_sets(record) for name in measures]
+    places, measured = evaluation_sets(record), set(measures_of(tables.trials))
+    measures = [name for name in _measures(measured) if any(f"{place}/{name}" in measured for place in places)]
+    columns = [f"{place}/{name}" for place in places for name in measures]
     errors = [name for name in columns if f"{name}_se" in measured]
     return {
         "primary": tables.metric.partition("/")[::2],
         "methods": [_method(name) for name in tables.methods],
-        "sets": evaluation_sets(record),
+        "sets": places,
         "measures": [{"name": name, "words": metric_words(f"/{name}"), "nats": _nats(name)} for name in measures],
         "lines": _lines(record, columns),
         "settings": _settings(plan),
@@ -140,7 +138,7 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 def _packed(name: str, text: str) -> Safe:
     """Text as the page carries it: gzip in base64, a third of the size, and unpacked only when it is needed."""
-    packed = base64.b64encode(gzip.compress(text.encode("utf-8"), mtime=0)).decode("ascii")
+    packed = base64.b64encode(gzip.compress(text.encode("utf-8"), compresslevel=6, mtime=0)).decode("ascii")
     return Safe(f'<script type="application/gzip" id="{name}">{packed}</script>')
 
 

@@ -123,11 +123,12 @@ def safe_url(url: str | None) -> str:
     return url if url and urlsplit(url).scheme in ("http", "https", "file") else ""
 
 
-def picture(svg: bytes, description: str, narrow: bool = False) -> Safe:
-    """An SVG as part of the page; as an image, so that the ids inside one figure cannot meet those of another."""
-    data = base64.b64encode(svg).decode("ascii")
+def picture(image: bytes, description: str, narrow: bool = False) -> Safe:
+    """An SVG or WebP as part of the page; as an image, so that the ids inside one figure cannot meet those of another."""
+    data = base64.b64encode(image).decode("ascii")
+    form = "webp" if image.startswith(b"RIFF") else "svg+xml"
     kind = ' class="narrow"' if narrow else ""
-    return Safe(f'<img{kind} alt="{escape(description)}" src="data:image/svg+xml;base64,{data}">')
+    return Safe(f'<img{kind} alt="{escape(description)}" src="data:image/{form};base64,{data}">')
 
 
 def decimals(value: object, digits: int = 3) -> str | None:

@@ -30,7 +30,7 @@ def chapter_section(chapter: Chapter, pictures: Mapping[str, bytes]) -> Section:
     """A chapter as a section: its words, its tables and figures, and what it cannot say.
 
     Args:
-        pictures: SVG by the name of the drawing.
+        pictures: images by the name of the drawing.
     """
     drawn = (figure(one, pictures[one.name]) for one in chapter.drawings)
     silences = listed(chapter.silences, "silences")
@@ -68,11 +68,11 @@ def _rows(sheet: Sheet) -> list[list[object]]:
     return rows
 
 
-def figure(drawing: Drawing, svg: bytes) -> Safe:
+def figure(drawing: Drawing, image: bytes) -> Safe:
     """A drawing with its heading and caption."""
     narrow = drawing.figure.get_figwidth() < WIDTH
-    image = picture(svg, f"{drawing.heading}. {drawing.caption}", narrow)
+    shown = picture(image, f"{drawing.heading}. {drawing.caption}", narrow)
     return Safe(
         f'<figure id="{escape(drawing.name)}">\n<h3>{html(drawing.heading)}</h3>\n'
-        f'<div class="scroll">{image}</div>\n<figcaption>{html(drawing.caption)}</figcaption>\n</figure>'
+        f'<div class="scroll">{shown}</div>\n<figcaption>{html(drawing.caption)}</figcaption>\n</figure>'
     )
