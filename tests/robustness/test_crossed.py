@@ -19,7 +19,7 @@ from posweep.robustness import (
     run_scores,
     with_scores,
 )
-from posweep.robustness.crossed import what_was_drawn
+from posweep.robustness.crossed import variances, what_was_drawn
 
 NAN = math.nan
 
@@ -114,13 +114,18 @@ def test_with_one_prompt_it_is_students_over_seeds():
 
 
 def test_the_error_of_a_mean_is_that_of_the_crossed_anova_by_hand():
-    """Var(mean) = s²(seed means)/S + s²(prompt means)/P, and ν is Satterthwaite's."""
-    table = scores(seeds=5, prompts=30)
-    seeds, prompts = table.mean(axis=(0, 2)), table.mean(axis=(0, 1))
-    parts = seeds.var(ddof=1) / 5, prompts.var(ddof=1) / 30
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 4 + parts[1] ** 2 / 29)
+    """Var(mean) = MS(seeds)/SP + MS(prompts)/SP − MS(seeds × prompts)/SP, and ν is Satterthwaite's."""
+    table = scores(seeds=5, prompts=30) + np.random.default_rng(4).normal(0, 0.1, (1, 5, 1))
+    means = table.mean(axis=0)
+    seeds, prompts = means.mean(axis=1), means.mean(axis=0)
+    rest = means - seeds[:, None] - prompts + means.mean()
+    parts = seeds.var(ddof=1) / 5, prompts.var(ddof=1) / 30, (rest**2).sum() / (4 * 29) / (5 * 30)
+    total = parts[0] + parts[1] - parts[2]
+    freedom = total**2 / (parts[0] ** 2 / 4 + parts[1] ** 2 / 29)
     found = crossed_interval(of_mean(table), 5, 30, np.random.default_rng(0), replicates=40_000)
-    assert found.error == pytest.approx(math.sqrt(sum(parts)), rel=0.01)
+    split = variances(of_mean(table), 5, 30, np.random.default_rng(0), replicates=40_000)
+    assert (split.seeds, split.prompts, split.both) == pytest.approx(parts, rel=0.03)
+    assert found.error == pytest.approx(math.sqrt(total), rel=0.01)
     assert found.freedom == pytest.approx(freedom, rel=0.05)
     assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, found.freedom) * found.error)
 
@@ -139,6 +144,16 @@ def test_a_statistic_may_have_any_shape_and_parts_of_it_are_intervals():
     whole = crossed_interval(lambda s: configuration_scores(table, s), 3, 7, np.random.default_rng(0))
     assert whole.value.shape == (4,)
     assert (whole[2].low, whole[2].over) == (whole.low[2], whole.over)
+
+
+def test_what_seeds_and_prompts_both_hold_counts_once():
+    """Scores that are all luck of single responses: the error is near that of all of them, well below √2 times it."""
+    rng = np.random.default_rng(0)
+    found = [
+        crossed_interval(of_mean(rng.normal(size=(1, 8, 40))), 8, 40, np.random.default_rng(1), 200) for _ in range(200)
+    ]
+    assert 0.95 < np.mean([one.error**2 for one in found]) * 8 * 40 < 1.4
+    assert np.mean([one.low <= 0 <= one.high for one in found]) > 0.9
 
 
 def test_nothing_drawn_is_no_interval():
@@ -209,7 +224,7 @@ def covered(seeds, worlds, mix="mixed"):
 
 def test_intervals_of_ten_seeds_cover_as_often_as_they_say():
     """Within four binomial standard errors of 95 %, for every statistic."""
-    worlds = 80
+    worlds = 50
     shares = covered(10, worlds)[0]
     assert np.abs(shares - 0.95).max() < 4 * math.sqrt(0.95 * 0.05 / worlds)
 

@@ -1,10 +1,11 @@
 """What may be printed of an order: by hand, and against scipy's trimmed mean."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import trim_mean
+from scipy.stats import trim_mean, ttest_rel
 
 from posweep.robustness import interquartile_mean, ranking, typical, typical_differences, typical_of
 from posweep.robustness.ranking import order, reversals, tiers
@@ -93,14 +94,44 @@ def test_differences_are_paired_over_seeds_and_prompts():
     table = np.random.default_rng(1).random((5, 3, 9))
     found = typical_differences([table + 0.1, table, np.full((2, 3, 9), NAN)], np.random.default_rng(0))
     assert found.value[:2, :2] == pytest.approx(np.array([[0, 0.1], [-0.1, 0]]), abs=1e-12)
-    assert found.error[0, 1] == pytest.approx(0, abs=1e-12)
+    assert found.p[0, 1] == pytest.approx(0, abs=1e-12)
     assert np.isnan(found.value[2]).all()
+    assert np.isnan(found.adjusted[2]).all()
+    assert np.isnan(np.diag(found.p)).all()
+
+
+def equal_methods(rng, count, seeds, prompts=60):
+    """Methods of the same true scores that move with the seed, each in its own way, and share prompts."""
+    levels, luck = np.linspace(0.3, 0.6, 8)[:, None, None], rng.normal(0, 0.15, prompts)
+    own = [rng.normal(0, 0.03, (1, seeds, 1)) + rng.normal(0, 0.05, (8, seeds, 1)) for _ in range(count)]
+    return [levels + luck + mine + rng.normal(0, 0.3, (8, seeds, prompts)) for mine in own]
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_of_many_equal_methods_hardly_ever_is_one_found_better(seeds):
+    """Two seeds: some of 45 pairs show no variance over seeds by luck; taken at their word they would all be certain."""
+    rng, worlds = np.random.default_rng(seeds), 30
+    found = [typical_differences(equal_methods(rng, 10, seeds), rng, 100) for _ in range(worlds)]
+    assert np.mean([np.nanmin(one.adjusted) < 0.05 for one in found]) < 0.05 + 4 * math.sqrt(0.05 * 0.95 / worlds)
+    assert 0.01 < np.mean([one.p[np.triu_indices(10, 1)] < 0.05 for one in found]) < 0.09
+
+
+def test_p_of_two_methods_with_one_seed_is_that_of_paired_prompts():
+    rng = np.random.default_rng(3)
+    tables = [rng.normal(0.5 + shift, 0.3, (1, 1, 50)) for shift in (0, 0.1)]
+    expected = ttest_rel(tables[0][0, 0], tables[1][0, 0]).pvalue
+    found = typical_differences(tables, rng, 40_000)
+    assert found.p[0, 1] == pytest.approx(expected, rel=0.05)
+    assert found.over.startswith("50 prompts, given this seed")
+
+
+def test_nothing_drawn_is_no_p_value():
+    found = typical_differences([np.full((3, 1, 1), 0.5), np.full((2, 1, 1), 0.4)], np.random.default_rng(0))
+    assert np.isnan(found.p).all()
 
 
 def test_fewer_configurations_by_all_subsets():
     scores = np.array([0.1, 0.4, NAN, 0.5, 0.9, 0.95])
-    from itertools import combinations
-
     expected = np.mean([trim_mean(chosen, 0.25) for chosen in combinations(scores[~np.isnan(scores)], 4)])
     assert typical_of(scores, 4, np.random.default_rng(0), draws=20_000) == pytest.approx(expected, abs=2e-3)
     assert typical_of(scores, 9, np.random.default_rng(0)) == pytest.approx(interquartile_mean(scores))

@@ -151,13 +151,15 @@ def crossed_interval(
 ) -> Interval:
     """An interval for a statistic over other seeds and other prompts, given the configurations and the SFT checkpoint.
 
-        value ± t_ν √(V_s + V_p),   V_s = S/(S−1) · variance over draws of seeds,   V_p = P/(P−1) · … of prompts
-        ν = (V_s + V_p)² / ( V_s²/(S−1) + V_p²/(P−1) )
+        value ± t_ν √V,   V = V_s + V_p − V_sp,   ν = V² / ( V_s²/(S−1) + V_p²/(P−1) )
+        V_s = S/(S−1) · variance over draws of seeds,   V_p = P/(P−1) · … of prompts
 
-    Both variances come from a bootstrap that draws one set for all configurations and methods. Percentiles of a
-    bootstrap of few seeds are too narrow (1/2/3/5 seeds: 0.52/0.81/0.91/0.95 of 95 %); the factor and Student's t put that
-    right, so that two seeds give a wide interval rather than a wrong one. Bootstrap distributions of maxima and
-    quantiles are shifted against the statistic, so only their spread is used, around the statistic itself.
+    Each draw is one set of seeds or of prompts for all configurations and methods. V_sp is what both hold, the luck of
+    single responses: the variance of what drawing seeds and prompts together does beyond drawing each (at most V_s and
+    V_p). In a difference of methods little else is left, so counting it twice would make their intervals √2 too wide.
+    Percentiles of a bootstrap of few seeds are too narrow (1/2/3/5 seeds: 0.52/0.81/0.91/0.95 of 95 %); the factors and
+    Student's t put that right, so that two seeds give a wide interval rather than a wrong one. Bootstrap distributions
+    of maxima and quantiles are shifted against the statistic, so only their spread is used, around the statistic itself.
 
     Args:
         statistic: from a `Sample` to (replicates, …).
@@ -170,21 +172,53 @@ def crossed_interval(
     Returns:
         The interval. With one seed and one prompt there is nothing to draw: error and ends are NaN.
 
-    Source: Owen 2007, The pigeonhole bootstrap, arXiv 0712.1111 (crossed draws); Satterthwaite 1946 (ν); Efron and
-        Tibshirani 1993, chapter 6 (the standard error of a bootstrap).
+    Source: Owen 2007, The pigeonhole bootstrap, arXiv 0712.1111 (crossed draws, and that they count the interaction
+        twice); Satterthwaite 1946 (ν); Efron and Tibshirani 1993, chapter 6 (the standard error of a bootstrap).
     """
-    value = statistic(Sample.everything(seeds, prompts))[0]
-    over_seeds = _variance(statistic, Sample.of_seeds(rng, seeds, prompts, replicates), seeds)
-    over_prompts = _variance(statistic, Sample.of_prompts(rng, seeds, prompts, replicates), prompts)
+    found = variances(statistic, seeds, prompts, rng, replicates)
+    value = found.value
     if seeds < 2 and prompts < 2:
         nothing = np.full_like(value, math.nan)
         return Interval(value, nothing, nothing, nothing, nothing, what_was_drawn(seeds, prompts))
-    total = over_seeds + over_prompts
-    spread = over_seeds**2 / max(seeds - 1, 1) + over_prompts**2 / max(prompts - 1, 1)
+    total = found.seeds + found.prompts - found.both
+    spread = found.seeds**2 / max(seeds - 1, 1) + found.prompts**2 / max(prompts - 1, 1)
     freedom = np.divide(total**2, spread, out=np.full_like(total, np.inf), where=spread > 0)
     error = np.sqrt(total)
     margin = student.ppf((1 + level) / 2, freedom) * error
     return Interval(value, error, freedom, value - margin, value + margin, what_was_drawn(seeds, prompts))
+
+
+@dataclass(frozen=True)
+class Variances:
+    """A statistic and the variance of it that seeds and prompts make; arrays of the statistic's own shape.
+
+    Attributes:
+        value: the statistic of the data as they are.
+        seeds: V_s, over other seeds on the same prompts; 0 where there is but one.
+        prompts: V_p, over other prompts with the same seeds; 0 where there is but one.
+        both: V_sp, the part that both hold.
+    """
+
+    value: Table
+    seeds: Table
+    prompts: Table
+    both: Table
+
+
+def variances(
+    statistic: Statistic, seeds: int, prompts: int, rng: Generator, replicates: int = REPLICATES
+) -> Variances:
+    """The variances behind `crossed_interval`; arguments as there."""
+    value = statistic(Sample.everything(seeds, prompts))[0]
+    drawn = Sample.of_seeds(rng, seeds, prompts, replicates), Sample.of_prompts(rng, seeds, prompts, replicates)
+    by_seed = statistic(drawn[0]) if seeds > 1 else value[None]
+    by_prompt = statistic(drawn[1]) if prompts > 1 else value[None]
+    over_seeds, over_prompts = _variance(by_seed, seeds), _variance(by_prompt, prompts)
+    if seeds < 2 or prompts < 2:
+        return Variances(value, over_seeds, over_prompts, np.zeros_like(value))
+    together = statistic(Sample(drawn[0].seeds, drawn[1].prompts)) - by_seed - by_prompt + value
+    both = _variance(together, seeds) * prompts / (prompts - 1)
+    return Variances(value, over_seeds, over_prompts, np.minimum(both, np.minimum(over_seeds, over_prompts)))
 
 
 def what_was_drawn(seeds: int, prompts: int) -> str:
@@ -236,11 +270,11 @@ def holm(p_values: ArrayLike) -> Table:
     return adjusted.reshape(values.shape)
 
 
-def _variance(statistic: Statistic, sample: Sample, count: int) -> Table:
+def _variance(replicates: Table, count: int) -> Table:
     """The variance over replicates, freed of its bias in small samples; 0 where there is but one to draw."""
     if count < 2:
-        return np.zeros_like(statistic(Sample(sample.seeds[:1], sample.prompts[:1]))[0])
-    return np.asarray(statistic(sample).var(axis=0, ddof=1) * count / (count - 1), dtype=np.float64)
+        return np.zeros_like(replicates[0])
+    return np.asarray(replicates.var(axis=0, ddof=1) * count / (count - 1), dtype=np.float64)
 
 
 def _even(replicates: int, count: int) -> Table:

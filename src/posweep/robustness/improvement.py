@@ -19,11 +19,10 @@ from posweep.robustness.crossed import (
     configuration_scores,
     crossed_interval,
     finished,
-    holm,
     p_value,
     run_scores,
 )
-from posweep.robustness.ranking import typical
+from posweep.robustness.ranking import holm_pairs, typical_differences
 
 Table = NDArray[np.float64]
 
@@ -131,12 +130,13 @@ def improvement_matrix(tables: Sequence[Table], rng: Generator, replicates: int 
     """The probability of improvement of every pair of methods, with intervals and with p-values for all pairs together.
 
     Every replicate draws one set of seeds and one of prompts for all methods, so that what methods owe to the same
-    prompts and seeds cancels in the intervals; the probability itself compares every run of X with every run of Y. p is
-    the larger of two: that the probability is ½, and that the interquartile means agree. Where nearly all runs of X
-    beat those of Y, so they do in every draw: the error of the probability vanishes and says nothing of how far apart
-    the methods are, whereas a difference of means has no ceiling. p-values are Student's t on crossed standard errors, so
-    a few hundred replicates resolve them however small they are; percentile p-values would need 30,000 and more for the
-    153 pairs of 18 methods.
+    prompts and seeds cancels in the intervals; the probability itself compares every run of X with every run of Y.
+
+    p is the larger of two: that the probability is ½, and that the interquartile means agree (`typical_differences`).
+    Where nearly all runs of X beat those of Y, so they do in every draw: the error of the probability vanishes and says
+    nothing of how far apart the methods are, whereas a difference of means has no ceiling. Both are Student's t on crossed
+    standard errors, so a few hundred replicates resolve them however small they are; percentile p-values would need
+    30,000 and more for the 153 pairs of 18 methods.
 
     Args:
         tables: the scores of each method, (configurations, seeds, prompts), on the same seeds and prompts; NaN where a
@@ -157,22 +157,11 @@ def improvement_matrix(tables: Sequence[Table], rng: Generator, replicates: int 
         means = configuration_scores(table, sample)
         by_run = improvement_of_runs(table, owner, sample, len(tables))
         by_mean = all_pairs(means, owner, np.ones_like(means), len(tables))
-        middle = np.stack([typical(means[:, owner == place]) for place in range(len(tables))], axis=1)
-        return np.stack([by_run, by_mean, middle[:, :, None] - middle[:, None, :]], axis=1)
+        return np.stack([by_run, by_mean], axis=1)
 
     found = crossed_interval(statistic, table.shape[1], table.shape[2], rng, replicates)
-    p = np.maximum(p_value(found[0], 0.5), p_value(found[2]))
-    np.fill_diagonal(p, math.nan)
+    p = np.maximum(p_value(found[0], 0.5), typical_differences(tables, rng, replicates).p)
     return Improvement(_bounded(found[0]), _bounded(found[1]), p, holm_pairs(p))
-
-
-def holm_pairs(p_values: Table) -> Table:
-    """Holm's correction over all pairs of a symmetric matrix, each pair counted once; the diagonal is NaN."""
-    upper = np.triu_indices(len(p_values), 1)
-    adjusted = np.full_like(p_values, math.nan)
-    adjusted[upper] = holm(p_values[upper])
-    adjusted.T[upper] = adjusted[upper]
-    return adjusted
 
 
 def improvement_of_runs(table: Table, owner: NDArray[np.intp], sample: Sample, methods: int) -> Table:

@@ -12,7 +12,17 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.stats import trim_mean
 
-from posweep.robustness.crossed import REPLICATES, Interval, Sample, configuration_scores, crossed_interval
+from posweep.robustness.crossed import (
+    REPLICATES,
+    Interval,
+    Sample,
+    Variances,
+    configuration_scores,
+    holm,
+    p_value,
+    variances,
+    what_was_drawn,
+)
 
 Table = NDArray[np.float64]
 Tiers = tuple[tuple[int, ...], ...]
@@ -109,29 +119,77 @@ def typical(scores: Table) -> Table:
     return np.asarray(trim_mean(kept, 0.25, axis=-1), dtype=np.float64)
 
 
-def typical_differences(tables: Sequence[Table], rng: Generator, replicates: int = REPLICATES) -> Interval:
-    """How much the interquartile mean of each method differs from that of each other.
+@dataclass(frozen=True)
+class Differences:
+    """How much the interquartile means of methods differ; arrays (methods, methods), row less column.
 
-        IQM_row − IQM_column
+    Attributes:
+        value: in the unit of the scores; NaN for a method without a score.
+        p: of no difference, two-sided; NaN on the diagonal and where nothing can be drawn.
+        adjusted: p after Holm over all pairs of methods.
+        over: what was drawn, in words.
+    """
+
+    value: Table
+    p: Table
+    adjusted: Table
+    over: str
+
+
+def typical_differences(tables: Sequence[Table], rng: Generator, replicates: int = REPLICATES) -> Differences:
+    """Which methods differ in their interquartile mean by more than the luck of seeds and prompts.
+
+        t_ν = (IQM_row − IQM_column) / √( max(V_s − V_sp, pooled) + V_p ),   pooled: mean of V_s − V_sp over pairs
+
+    V_s, V_p and V_sp are those of `crossed_interval`. Of two or three seeds some pair is bound to show next to no variance
+    over seeds, and would look certain; among many pairs that pair would be found. What seeds do is therefore taken as the
+    larger of the pair's own and that of all pairs, which rests on (S − 1)(M − 1) degrees of freedom, as the interaction
+    of methods and seeds does in an analysis of variance.
 
     Args:
-        tables: the scores of each method, (configurations, seeds, prompts), on the same seeds and prompts; NaN where a
-            run has none.
+        tables: the scores of each of M methods, (configurations, seeds, prompts), on the same seeds and prompts; NaN
+            where a run has none.
         rng: draws one set of seeds and one of prompts for all methods.
         replicates: draws of each kind.
 
     Returns:
-        (methods, methods), in the unit of the scores, with its interval over seeds and prompts given the
-        configurations; NaN where a method has no score.
+        Differences and their p-values, given the configurations.
 
-    Source: Agarwal et al. 2021, arXiv 2108.13264, section 4.3; `crossed_interval`.
+    Source: Agarwal et al. 2021, arXiv 2108.13264, section 4.3 (the statistic); Satterthwaite 1946 (ν); `holm`.
     """
 
     def statistic(sample: Sample) -> Table:
         middle = np.stack([typical(configuration_scores(table, sample)) for table in tables], axis=1)
         return middle[:, :, None] - middle[:, None, :]
 
-    return crossed_interval(statistic, tables[0].shape[1], tables[0].shape[2], rng, replicates)
+    seeds, prompts = tables[0].shape[1:]
+    found = variances(statistic, seeds, prompts, rng, replicates)
+    p = _p_values(found, seeds, prompts)
+    return Differences(found.value, p, holm_pairs(p), what_was_drawn(seeds, prompts))
+
+
+def _p_values(found: Variances, seeds: int, prompts: int) -> Table:
+    """Student's t of every pair, with the variance over seeds pooled where that is the larger."""
+    pairs = np.triu(np.isfinite(found.value), 1)
+    if (seeds < 2 and prompts < 2) or not pairs.any():
+        return np.full_like(found.value, math.nan)
+    own = found.seeds - found.both
+    pooled, methods = float(own[pairs].mean()), int(np.isfinite(np.diag(found.value)).sum())
+    by_seed, freedom = np.maximum(own, pooled), np.where(own > pooled, 1, methods - 1) * max(seeds - 1, 1)
+    total = by_seed + found.prompts
+    spread = by_seed**2 / freedom + found.prompts**2 / max(prompts - 1, 1)
+    degrees = np.divide(total**2, spread, out=np.full_like(total, np.inf), where=spread > 0)
+    p = p_value(Interval(found.value, np.sqrt(total), degrees, found.value, found.value, ""))
+    return np.where(pairs | pairs.T, p, math.nan)
+
+
+def holm_pairs(p_values: Table) -> Table:
+    """Holm's correction over all pairs of a symmetric matrix, each pair counted once; the diagonal is NaN."""
+    upper = np.triu_indices(len(p_values), 1)
+    adjusted = np.full_like(p_values, math.nan)
+    adjusted[upper] = holm(p_values[upper])
+    adjusted.T[upper] = adjusted[upper]
+    return adjusted
 
 
 def typical_of(scores: Table, count: int, rng: Generator, draws: int = 1000) -> float:

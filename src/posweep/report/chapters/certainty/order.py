@@ -17,12 +17,10 @@ from posweep.robustness import (
     Ranking,
     Sample,
     configuration_scores,
-    p_value,
     ranking,
     typical_differences,
     typical_of,
 )
-from posweep.robustness.improvement import holm_pairs
 from posweep.robustness.ranking import order as ordered
 
 Kept = dict[str, NDArray[np.bool_]]
@@ -48,8 +46,7 @@ def order(tables: Tables) -> Part:
         return Part()
     differences = typical_differences(scores(tables, methods), np.random.default_rng(SEED))
     values = dict(variants(tables, methods))
-    adjusted = holm_pairs(p_value(differences))
-    found = ranking(values[BASE], adjusted, values)
+    found = ranking(values[BASE], differences.adjusted, values)
     sheet = _sheet(tables, methods, values, found, differences.over)
     if not drawn(tables):
         return Part(
