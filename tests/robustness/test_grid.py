@@ -165,3 +165,7 @@ def test_where_all_configurations_are_equal_cliffs_are_as_rare_as_the_docstring_
         any_cliff.append(cliffs(step)[1].any())
     assert np.mean(any_step) <= most
     assert np.mean(any_cliff) <= 0.02
+
+
+def test_what_is_missing_is_next_to_nothing():
+    assert named(neighbours({"epochs": [1.0, None, 2.0]})) == {("epochs", 0, 2)}

@@ -158,3 +158,8 @@ def test_a_replicate_without_a_prompt_of_one_half_still_has_scores():
     table = np.random.default_rng(0).random((3, 1, 2))
     sample = Sample(np.ones((1, 1)), np.array([[1.0, 0.0]]))
     assert np.isfinite(cross_fitted_reach(table, sample, [np.arange(3)], halves(2, np.random.default_rng(0), 1))).all()
+
+
+def test_a_value_that_is_missing_is_taken_to_be_the_points():
+    assert nearest({"epochs": [2.0, None, 4.0]}, {"epochs": 1.0}) == 1
+    assert nearest({"epochs": [2.0, float("nan")], "x": [1, 9]}, {"epochs": 1.0, "x": 1}) == 0
