@@ -151,7 +151,7 @@ def test_what_the_user_names_counts(frame):
 def test_a_primary_metric_that_nobody_named_is_said(metrics, primary, why):
     table = pd.DataFrame({"method": ["a", "b"], **{name: [0.4, 0.6] for name in metrics}})
     record = read_table(table)
-    assert (record.primary_metric, record.facts["primary metric"]) == (primary, f"{primary}: {why}")
+    assert (record.primary_metric, record.facts["primary metric"]) == (primary, f"{primary}, {why}")
 
 
 # --- exports of trackers
@@ -374,7 +374,7 @@ def test_the_command_writes_the_report_and_says_how_the_table_was_read(frame, tm
     frame.to_csv("results.csv", index=False)
     ran = posweep("report", "table=results.csv")
     assert (ran.code, ran.err) == (0, "")
-    assert f"primary metric: {WIN}: the only win-rate" in ran.out
+    assert f"primary metric: {WIN}, the only win-rate" in ran.out
     assert "hyperparameters: beta, gamma, learning_rate" in ran.out
     found = json.loads((tmp_path / "outputs" / "results" / "report" / "summary.json").read_text())
     assert found["methods"]["simpo"]["diverged"] == 1

@@ -68,7 +68,7 @@ def _facts(rows: Rows, columns: Columns) -> dict[str, Any]:
     """How the table was read, and what is the same in all of its rows."""
     told = {
         "table": Path(rows.name).name,
-        "primary metric": f"{columns.primary}: {columns.chosen}" if columns.chosen else "",
+        "primary metric": f"{columns.primary}, {columns.chosen or 'named by who asked for the report'}",
         "hyperparameters": ", ".join(columns.hyperparameters),
         "columns not used": ", ".join(columns.unused),
     }
