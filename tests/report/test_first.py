@@ -184,6 +184,17 @@ def test_what_cannot_be_said_is_not(made, case):
         assert any("No trial of LN-DPO" in words for words in chapter.silences)
 
 
+def test_a_plain_maximum_moves_no_start_however_many_seeds(made):
+    """Without rows the best of twelve equal configurations lies above the default, by luck alone."""
+    record = dataclasses.replace(made.record(made.specs(("dpo",), seeds=tuple(range(8)))), responses={})
+    chapter = told(record)
+    (row,) = chapter.sheets[0].data.to_dict("records")
+    assert row["start_is_default"]
+    assert row["gain"] >= 0
+    assert np.isnan([row["gain_p"], row["gain_low"], row["best_score_low"]]).all()
+    assert np.isfinite(row["default_score_low"])
+
+
 def test_many_methods_are_counted(made):
     words = told(renamed(made.record(made.specs(("dpo",))), *(f"method {i}" for i in range(8)))).words
     assert words[0].endswith("for 0 of 0 methods.")

@@ -86,9 +86,8 @@ def _pooled(levels: pd.Series) -> pd.Series:
 
 
 def _named(level: object) -> str:
-    if isinstance(level, pd.Interval):
-        return "≤ " + number(float(f"{level.right:.2g}"))
-    return number(level)
+    """A level, or the upper end of a group of them."""
+    return number(float(f"{level.right:.2g}") if isinstance(level, pd.Interval) else level)
 
 
 def _panel(axes: Axes, table: pd.DataFrame, panel: Panel, norm: Normalize, small: bool) -> None:

@@ -38,7 +38,7 @@ def sheet(found: Starts, tables: Tables) -> Sheet:
     how = (
         "its score is cross-fitted: each half of the prompts chooses a best, the other scores it"
         if tables.prompts() > 1
-        else "its score is the plain maximum, which flatters, as there are no scores by prompt"
+        else "its score is the plain maximum, which flatters and has no interval, as there are no scores by prompt"
     )
     known = found.methods["start_score_low"].notna().any()
     drawn = f"Intervals: 95 %, over {found.over}; p: Holm over methods." if known else "No interval can be drawn."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,8 @@ class Tuned:
         everything = {"": np.arange(len(self.table))}
         if self.default is None or len(self.varied) < 2:
             return everything
-        return everything | one_changed({name: self.columns[name] for name in self.varied}, self.default)
+        alone = one_changed({name: self.columns[name] for name in self.varied}, self.default)
+        return everything | {name: rows for name, rows in alone.items() if len(rows) > 1}
 
     def point(self, row: int) -> dict[str, Any]:
         """What varies, at one configuration; everything, where nothing varies."""
@@ -132,7 +134,7 @@ def starts(tables: Tables) -> Starts | None:
         lambda sample: np.concatenate([one.numbers(sample, splits) for one in found], axis=1),
         seeds, prompts, np.random.default_rng(SEED),
     )  # fmt: skip
-    own = _split(interval, found)
+    own = _split(interval if prompts > 1 else _of_defaults(interval, found), found)
     gained = holm([p_value(part)[JOINTLY] for part in own])
     chosen = [_start(one, part, p) for one, part, p in zip(found, own, gained, strict=True)]
     beats = holm([p_value(part, 0.5)[start] for part, start in zip(own, chosen, strict=True)])
@@ -163,6 +165,13 @@ def _split(interval: Interval, found: Sequence[Tuned]) -> list[Interval]:
     """Each method's part of the numbers."""
     ends = np.cumsum([2 + 2 * len(one.choices) for one in found])
     return [interval[slice(end - 2 - 2 * len(one.choices), end)] for one, end in zip(found, ends, strict=True)]
+
+
+def _of_defaults(interval: Interval, found: Sequence[Tuned]) -> Interval:
+    """The intervals of defaults alone: plain maxima flatter, and would look as if they were no luck."""
+    kept = np.concatenate([np.arange(2 + 2 * len(one.choices)) == DEFAULT for one in found])
+    error, low, high = (np.where(kept, ends, math.nan) for ends in (interval.error, interval.low, interval.high))
+    return dataclasses.replace(interval, error=error, low=low, high=high)
 
 
 def _start(one: Tuned, own: Interval, gained: float) -> int:

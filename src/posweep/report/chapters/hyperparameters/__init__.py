@@ -200,7 +200,7 @@ def heatmaps(found: Sequence[Design], explained: pd.DataFrame, tables: Tables) -
         f"hyperparameters; white: none finished.{colours} No interval is drawn."
     )
     pooled = max(data.groupby(["method", "y", "x"])[["y_level", "x_level"]].nunique().max()) > FEW
-    caption += " ≤: many values, in groups of equal size by their upper ends." if pooled else ""
+    caption += " Many values stand in groups of equal size, named by their upper ends." if pooled else ""
     caption += " Of each method the pair that explains most; the table behind the figure holds all." if cut else ""
     figure = pairs(data, panels, label, line, tables.note)
     return [Drawing("hyperparameter_pairs", "Pairs of hyperparameters", caption, data, figure)]
