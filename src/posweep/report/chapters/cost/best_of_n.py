@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from posweep.records import Opponents
 from posweep.report.chapter import Column, Sheet
-from posweep.report.chapters.cost.sweep import SIGNIFICANT, Part, Sweep, points, titles
+from posweep.report.chapters.cost.sweep import SAID, SIGNIFICANT, Part, Sweep, points, titles
 from posweep.robustness import (
     Interval,
     Sample,
@@ -154,5 +154,6 @@ def _ahead(against: tuple[Interval, Table], sweep: Sweep) -> tuple[str, ...]:
                 else (f", by {points(sign * interval.value[least])[1:]} points")
             )
             names = titles([sweep.methods[place] for place in places])
+            names = f"{len(places)} of {len(sweep.methods)} methods" if len(places) > SAID else names
             found.append(f"Beyond doubt (Holm) the best configuration of {names} {word} that sampling{among}.")
     return tuple(found)
