@@ -123,18 +123,18 @@ def test_a_table_and_a_sweep_are_compared_by_what_both_say():
 
 
 def test_the_best_of_one_task_loses_on_the_opposite_one(opposed):
-    table, over = transfer_table(opposed.comparison)
+    table = transfer_table(opposed.comparison)
     row = table[(table["one"] == "a") & (table["method"] == "dpo")].iloc[0]
     assert "learning rate 1e-4" in row["point"]
     assert (row["transferred"], row["best"], row["typical"]) == pytest.approx((0.39, 0.69, 0.54), abs=0.03)
     assert row["regret"] == pytest.approx(row["best"] - row["transferred"])
     assert row["regret_low"] > 0.2
     assert row["regret_p"] < 0.001
-    assert over.startswith("the one task's 64 prompts")
+    assert opposed.comparison.over.startswith("a: 64 prompts, given this seed and this SFT checkpoint; b: 64 prompts")
 
 
 def test_every_direction_has_its_methods_and_all_of_them_together(opposed):
-    table, _ = transfer_table(opposed.comparison)
+    table = transfer_table(opposed.comparison)
     assert table[["one", "other", "method"]].to_numpy().tolist() == [
         [one, other, method] for one, other in (("a", "b"), ("b", "a")) for method in ("dpo", "ln_dpo", ANY)
     ]
@@ -142,14 +142,14 @@ def test_every_direction_has_its_methods_and_all_of_them_together(opposed):
 
 
 def test_the_order_is_kept_or_turned():
-    kept, _ = order_table(compared(task("a", low_rates), task("b", low_rates, texts="q")))
-    turned, _ = order_table(compared(task("a", low_rates), task("b", high_rates, texts="q")))
+    kept = order_table(compared(task("a", low_rates), task("b", low_rates, texts="q")))
+    turned = order_table(compared(task("a", low_rates), task("b", high_rates, texts="q")))
     assert (kept["rho"] > 0.8).all()
     assert (turned["rho"] < -0.7).all()
 
 
 def test_what_matters_on_one_task_need_not_on_another():
-    table, _, refused = share_table(compared(task("a", low_rates), task("b", high_betas, texts="q")))
+    table, refused = share_table(compared(task("a", low_rates), task("b", high_betas, texts="q")))
     rows = table[table["method"] == "dpo"].set_index("hyperparameter")
     assert (rows.loc["learning_rate", "share_one"], rows.loc["beta", "share_other"]) == pytest.approx((1, 1), abs=0.05)
     assert (rows["p"] < 0.001).all()

@@ -15,6 +15,7 @@ from posweep.records import Response, TrialSpec
 from posweep.report.points import default_point, levels, logs
 from posweep.report.tables import Diverged, Tables
 from posweep.robustness import Levels, Tasks, nearest
+from posweep.robustness.crossed import what_was_drawn
 
 Table = NDArray[np.float64]
 
@@ -81,6 +82,15 @@ class Comparison:
         counts = (first.prompts(), second.prompts())
         same = counts[0] == counts[1] > 1 and _prompts(first) == _prompts(second)
         return Tasks((len(first.seeds), len(second.seeds)), counts, same)
+
+    @property
+    def over(self) -> str:
+        """What intervals of two sweeps are over, for a caption."""
+        drawn = [
+            f"{tables.record.name}: {what_was_drawn(len(tables.seeds), tables.prompts())}" for tables in self.tables
+        ]
+        common = any(self.tasks(one, other).same_prompts for one, other in self.pairs())
+        return "; ".join(drawn) + ("; the same prompts of two sweeps are drawn once for both" if common else "")
 
     def same_trials(self, one: int, other: int) -> int:
         """How many trials belong to both sweeps: they were run once, and their luck is the same."""

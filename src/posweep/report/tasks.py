@@ -83,16 +83,15 @@ def _numbers(names: Sequence[str], interval: Interval, scores: Tables | None = N
 # --- do configurations keep their order?
 
 
-def order_table(comparison: Comparison) -> tuple[pd.DataFrame, str]:
-    """A row per pair of sweeps and method: Spearman's ρ of the configurations in common; what intervals are over."""
-    rows, over = [], ""
+def order_table(comparison: Comparison) -> pd.DataFrame:
+    """A row per pair of sweeps and method: Spearman's ρ of the configurations in common."""
+    rows = []
     for one, other in comparison.pairs():
         every = [common.kept(common.scored) for common in comparison.shared(one, other)]
         enough = [common for common in every if len(common.points) >= FEWEST]
         names = [common.method for common in enough]
         tasks = comparison.tasks(one, other)
         found = _correlations(enough, tasks) if enough else None
-        over = tasks.over if enough else over
         for common in every:
             row = {"one": comparison.names[one], "other": comparison.names[other], "method": common.method}
             numbers = (
@@ -102,7 +101,7 @@ def order_table(comparison: Comparison) -> tuple[pd.DataFrame, str]:
     columns = ["one", "other", "method", "title", "configurations", "rho", "rho_low", "rho_high"]
     table = pd.DataFrame(rows, columns=columns)
     table[["rho_low", "rho_high"]] = table[["rho_low", "rho_high"]].astype(float).clip(-1, 1)
-    return table, over
+    return table
 
 
 def _correlations(shared: Sequence[Shared], tasks: Tasks) -> Interval:
@@ -141,19 +140,18 @@ TRANSFER = [
 ]  # fmt: skip
 
 
-def transfer_table(comparison: Comparison) -> tuple[pd.DataFrame, str]:
+def transfer_table(comparison: Comparison) -> pd.DataFrame:
     """A row per direction and method, and one for all methods together; Holm over the rows of a direction.
 
     `point` is what the one sweep would choose, `lost` what it would rather have chosen but has no score on the other.
     """
-    rows, over = [], ""
+    rows = []
     for one, other in comparison.directions():
         every = [common for common in comparison.shared(one, other) if common.scored.any()]
         if not every:
             continue
         names = {"one": comparison.names[one], "other": comparison.names[other]}
-        tasks = comparison.tasks(one, other)
-        found, over = _transfers(every, tasks), tasks.over
+        found = _transfers(every, comparison.tasks(one, other))
         adjusted = np.stack([holm(p_value(found)[:, len(PARTS) + i]) for i in range(len(GAINS))], axis=1)
         chosen = [_chosen(common) for common in every]
         for place, common in enumerate(every):
@@ -164,7 +162,7 @@ def transfer_table(comparison: Comparison) -> tuple[pd.DataFrame, str]:
             rows.append(
                 {**names, **identity, **_row(found[len(every)], adjusted[len(every)], comparison.tables[other])}
             )
-    return pd.DataFrame(rows, columns=TRANSFER), over
+    return pd.DataFrame(rows, columns=TRANSFER)
 
 
 def _row(interval: Interval, adjusted: Table, other: Tables) -> dict[str, float]:
@@ -213,24 +211,22 @@ SHARES = [
 ]  # fmt: skip
 
 
-def share_table(comparison: Comparison) -> tuple[pd.DataFrame, str, list[str]]:
-    """A row per pair of sweeps, method and hyperparameter: its main effect on either; what intervals are over; refusals."""
-    rows, over, refused = [], "", []
+def share_table(comparison: Comparison) -> tuple[pd.DataFrame, list[str]]:
+    """A row per pair of sweeps, method and hyperparameter: its main effect on either; and the methods that have none."""
+    rows, refused = [], []
     for one, other in comparison.pairs():
         names = {"one": comparison.names[one], "other": comparison.names[other]}
         worst = {common.method: common for common in comparison.shared(one, other, "worst")}
         found = [_design(common, worst[common.method]) for common in comparison.shared(one, other)]
         exact = [(common, how) for common, how in found if how.startswith("ANOVA")]
-        tasks = comparison.tasks(one, other)
         if exact:
-            rows += [names | row for row in _exact(exact, tasks)]
-            over = tasks.over
+            rows += [names | row for row in _exact(exact, comparison.tasks(one, other))]
         for common, how in found:
             if not how.startswith("ANOVA"):
                 dense = _dense(common)
                 rows += [names | row for row in dense]
                 refused += [] if dense else [title(common.method)]
-    return pd.DataFrame(rows, columns=SHARES), over, list(dict.fromkeys(refused))
+    return pd.DataFrame(rows, columns=SHARES), list(dict.fromkeys(refused))
 
 
 def _design(common: Shared, worst: Shared) -> tuple[Shared, str]:

@@ -15,7 +15,7 @@ from posweep.report.tasks import FEWEST, order_table, score_table
 
 def kept_order(comparison: Comparison) -> Chapter | None:
     """Whether the configurations that do well on one task do well on the other; nothing without common ones."""
-    table, over = order_table(comparison)
+    table = order_table(comparison)
     if table.empty:
         nothing = "No configuration was tried in two of the sweeps: nothing can be carried from one to the other."
         return Chapter("order", ORDER, silences=(nothing,))
@@ -25,7 +25,7 @@ def kept_order(comparison: Comparison) -> Chapter | None:
         "Spearman's ρ between the scores of the configurations that both sweeps tried: 1 where both order them "
         "alike, 0 where one order says nothing of the other. Luck of seeds and prompts lowers it. "
     )
-    caption += f"Intervals, cut at ±1: 95 %, over {over}." if over else "No interval can be drawn."
+    caption += f"Intervals, cut at ±1: 95 %, over {comparison.over}."
     columns = {
         "one": Column("sweep", "text"),
         "other": Column("and", "text"),
@@ -91,7 +91,7 @@ def _order_drawings(comparison: Comparison, table: pd.DataFrame) -> Iterator[Dra
         figure = against(data, rho, shown, (labels[0], labels[1]), "")
         caption = (
             f"One point per configuration that both {first} and {second} tried and that has a score on both (mean "
-            f"over seeds); grey: those of other methods; ring: what {first} would choose; grey line: the same score "
+            f"over seeds); grey: those of other methods; ring: what {first} would choose; dashed line: the same score "
             "on both. No interval is drawn."
         )
         name = "tasks_scores" if place == 0 else f"tasks_scores_{place + 1}"

@@ -16,7 +16,7 @@ from posweep.report.tasks import share_table
 
 def sensitivity(comparison: Comparison) -> Chapter | None:
     """Whether the same hyperparameter matters on both tasks; nothing where no method varies any in common."""
-    table, over, refused = share_table(comparison)
+    table, refused = share_table(comparison)
     silences = (
         (f"Shares of {', '.join(refused)}: the configurations in common are no full grid, and PED-ANOVA needs 50.",)
         if refused
@@ -25,7 +25,9 @@ def sensitivity(comparison: Comparison) -> Chapter | None:
     if table.empty:
         return Chapter("sensitivity", MATTERS, silences=silences) if refused else None
     drawings = tuple(_share_drawings(comparison, table))
-    return Chapter("sensitivity", MATTERS, tuple(_share_words(table)), (_share_sheet(table, over),), drawings, silences)
+    return Chapter(
+        "sensitivity", MATTERS, tuple(_share_words(table)), (_share_sheet(table, comparison.over),), drawings, silences
+    )
 
 
 MATTERS = "Does the same hyperparameter matter?"
@@ -38,7 +40,7 @@ def _share_sheet(table: pd.DataFrame, over: str) -> Sheet:
         "the value that does best on average over all others. p: that the shares do not differ, Holm over all "
         "rows. "
     )
-    caption += f"Intervals: 95 %, over {over}." if over else "No interval can be drawn."
+    caption += f"Intervals: 95 %, over {over}."
     shown = table.assign(best_one=table["best_one"].map(_level), best_other=table["best_other"].map(_level))
     columns = {
         "one": Column("sweep", "text"),

@@ -16,7 +16,7 @@ from posweep.report.tasks import transfer_table
 
 def transferred(comparison: Comparison) -> Chapter | None:
     """What the best configuration of one task is worth on the other, beside tuning there and not tuning at all."""
-    table, over = transfer_table(comparison)
+    table, over = transfer_table(comparison), comparison.over
     if table.empty:
         return None
     drawings = (_transfer_drawing(comparison, table),) if len(table) else ()
@@ -24,7 +24,7 @@ def transferred(comparison: Comparison) -> Chapter | None:
         "transfer",
         "What is the best configuration of one task worth on another?",
         tuple(_transfer_words(table)),
-        (_transfer_sheet(table, over),),
+        (_transfer_sheet(table, over), _choice_sheet(table, over)),
         drawings,
         _transfer_silences(table),
         _transfer_finding(table),
@@ -33,28 +33,43 @@ def transferred(comparison: Comparison) -> Chapter | None:
 
 def _transfer_sheet(table: pd.DataFrame, over: str) -> Sheet:
     caption = (
-        "Scores on the second sweep, of the configurations that both tried. Carried over: the configuration that "
-        "is best on the first sweep. Tuned there: the best of the second itself, chosen on one half of its prompts "
-        "(seeds, where scores have no prompts) and scored on the other. Default: the configuration nearest to the "
-        "method's cited defaults. Average: of all configurations in common, what a blind choice gives. Regret: "
-        "tuned there less carried over. p: that the difference is 0, Holm over the rows of a direction. Intervals: "
-        f"95 %, over {over}."
+        "Scores on the second sweep, of the configurations that both tried. Carried over: the one that is best on "
+        "the first. Tuned there: the best of the second itself, chosen on one half of its prompts (of its seeds, "
+        "where scores have no prompts) and scored on the other. Regret: tuned there less carried over; p: that it "
+        f"is 0, Holm over the rows of a direction. Intervals: 95 %, over {over}."
     )
     columns = {
-        "one": Column("from", "text"),
-        "other": Column("to", "text"),
-        "title": Column("method", "text"),
-        "point": Column("what the first would choose", "text"),
+        **ROWS,
         "transferred": Column("carried over", interval=ends("transferred")),
         "best": Column("tuned there", interval=ends("best")),
-        "default": Column("default"),
-        "typical": Column("average"),
         "regret": Column("regret", interval=ends("regret")),
         "regret_p": Column("Holm p", "p"),
-        "over_default": Column("carried over less default", interval=ends("over_default")),
-        "over_default_p": Column("Holm p", "p"),
     }
     return Sheet("tasks_transfer", "The best of one task on another", caption, table, columns, limit=120)
+
+
+def _choice_sheet(table: pd.DataFrame, over: str) -> Sheet:
+    caption = (
+        "What the first sweep would choose, and what that gains on the second over not tuning at all. Default: the "
+        "configuration nearest to the method's cited defaults. Average: of all configurations in common, what a "
+        "blind choice gives. p: that there is no gain, Holm over the rows of a direction. Intervals: 95 %, over "
+        f"{over}."
+    )
+    columns = {
+        **ROWS,
+        "point": Column("what the first would choose", "text"),
+        "default": Column("default"),
+        "over_default": Column("carried over less default", interval=ends("over_default")),
+        "over_default_p": Column("Holm p", "p"),
+        "typical": Column("average"),
+        "over_typical": Column("carried over less average", interval=ends("over_typical")),
+        "over_typical_p": Column("Holm p", "p"),
+    }
+    own = table[table["method"] != ANY]
+    return Sheet("tasks_choices", "The best of one task against not tuning", caption, own, columns, limit=120)
+
+
+ROWS = {"one": Column("from", "text"), "other": Column("to", "text"), "title": Column("method", "text")}
 
 
 def _transfer_words(table: pd.DataFrame) -> Iterator[str]:
