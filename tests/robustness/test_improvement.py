@@ -127,7 +127,7 @@ def test_luck_that_methods_share_does_not_blur_their_comparison():
 def test_p_values_of_equal_methods_are_small_as_often_as_they_say():
     rng = np.random.default_rng(8)
     small = [
-        improvement_matrix(world(rng, [0.5, 0.5], seeds=5), rng, replicates=100).p[0, 1] < 0.05 for _ in range(200)
+        improvement_matrix(world(rng, [0.5, 0.5], seeds=5), rng, replicates=100).p[0, 1] < 0.05 for _ in range(80)
     ]
     assert np.mean(small) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 80)
 

@@ -25,6 +25,8 @@ def failures(tables: Tables) -> Part:
     lost = int(counts[list(STATUSES[1:])].to_numpy().sum())
     if not lost:
         return Part(("Every trial finished: nothing depends on how failures are counted.",), (sheet,))
+    if data["median_worst"].isna().all():
+        return Part(_words(counts), (sheet,))
     figure = failure_policies(data, tables.metric, tables.note)
     heading = f"Trials that did not finish, and the median of {tables.metric} under both policies"
     return Part(_words(counts), (sheet,), (Drawing("failure_policies", heading, caption, data, figure),))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -18,7 +20,7 @@ from posweep.report.chapters.certainty.part import (
     scores,
 )
 from posweep.report.drawing.improvement import improvement_matrix as draw
-from posweep.report.tables import Tables
+from posweep.report.tables import Tables, title
 from posweep.robustness import Improvement, improvement_matrix
 from posweep.robustness.ranking import order
 
@@ -46,12 +48,17 @@ def improvement(tables: Tables) -> Part:
     ahead = [methods[place] for place in order(middles(values))]
     matrix = _long(methods, found)
     pairs = _once(matrix, ahead)
-    silences = (
-        () if drawn(tables) else ("Whether a difference between methods is luck: one seed and no scores by prompt.",)
-    )
-    return Part(
-        _words(tables, pairs), (_sheet(tables, pairs, found),), (_drawing(tables, matrix, ahead, found),), silences
-    )
+    sheet, drawing = _sheet(tables, pairs, found), _drawing(tables, matrix, ahead, found)
+    return Part(_words(tables, pairs), (sheet,), (drawing,), tuple(_silences(tables, methods)))
+
+
+def _silences(tables: Tables, methods: list[str]) -> Iterator[str]:
+    """Methods that stand in no comparison, and comparisons of which nothing is known."""
+    absent = [title(method) for method in tables.methods if method not in methods]
+    if absent:
+        yield f"How the others compare with {', '.join(absent)}: no trial of theirs has a score."
+    if not drawn(tables):
+        yield "Whether a difference between methods is luck: one seed and no scores by prompt."
 
 
 def _long(methods: list[str], found: Improvement) -> pd.DataFrame:
@@ -89,7 +96,8 @@ def _words(tables: Tables, pairs: pd.DataFrame) -> tuple[str, ...]:
     sure = int((pairs["p_holm"] < LEVEL).sum())
     counted = "none differs" if not sure else f"{sure} differ{'s' * (sure == 1)}"
     many = f"Of {len(pairs)} pairs of methods" if len(pairs) > 1 else "Of one pair of methods"
-    return (f"{many}, {counted} significantly ({PERCENT}, Holm over all pairs).", *filter(None, [few_seeds(tables)]))
+    words = f"{many}, {counted} significantly in whose runs beat whose ({PERCENT}, Holm over all pairs)."
+    return (words, *filter(None, [few_seeds(tables)]))
 
 
 def _sheet(tables: Tables, pairs: pd.DataFrame, found: Improvement) -> Sheet:
