@@ -72,7 +72,7 @@ def curves(data: pd.DataFrame, methods: Sequence[str], across: Sequence[Across],
     for axes, one in zip(grid, across, strict=True):
         _limits([axes], data, one, style, 0.08)
         for method in methods:
-            _curve(axes, data[data["method"] == method], one, look(method), style.step)
+            _curve(axes, data[data["method"] == method], one, look(method), style.step, 18)
         _sft_line(axes, style)
         axes.set_xlabel(one.label)
     grid[0].set_ylabel(style.label)
@@ -89,7 +89,7 @@ def _apart(data: pd.DataFrame, methods: Sequence[str], one: Across, style: Style
     for axes, method in zip(grid, methods, strict=False):
         axes.set_title(title(method), loc="left", fontweight="bold", fontsize=9)
         axes.add_collection(LineCollection(lines, colors=EVERYONE, linewidths=0.6, zorder=1, rasterized=True))
-        _curve(axes, data[data["method"] == method], one, look(method), style.step)
+        _curve(axes, data[data["method"] == method], one, look(method), style.step, 9)
         _sft_line(axes, style)
     for axes in grid[len(methods) :]:
         axes.set_visible(False)
@@ -106,15 +106,15 @@ def _points(data: pd.DataFrame, one: Across) -> Any:
     return data[[one.column, "value"]].dropna().to_numpy(dtype=np.float64)
 
 
-def _curve(axes: Axes, data: pd.DataFrame, one: Across, look: Look, step: bool) -> None:
+def _curve(axes: Axes, data: pd.DataFrame, one: Across, look: Look, step: bool, size: float) -> None:
     """A curve, its interval shaded, its exact band dashed; points are marked where there are few."""
     data = data.dropna(subset=[one.column])
     at = data[one.column]
     drawn = "steps-post" if step else "default"
     axes.plot(at, data["value"], color=look.colour, linewidth=1.5, zorder=4, drawstyle=drawn)
     if len(data) <= MARKED and not step:
-        dots: dict[str, Any] = {"marker": look.marker, "linewidths": 0.4, "edgecolors": "white", "zorder": 5}
-        axes.scatter(at, data["value"], 18, look.colour, **dots)
+        dots: dict[str, Any] = {"marker": look.marker, "linewidths": size / 45, "edgecolors": "white", "zorder": 5}
+        axes.scatter(at, data["value"], size, look.colour, **dots)
     shade: dict[str, Any] = {"color": look.colour, "alpha": 0.16, "linewidth": 0, "zorder": 2}
     axes.fill_between(at, data["low"], data["high"], **shade)
     for end in ("exact_low", "exact_high"):

@@ -10,6 +10,7 @@ import pandas as pd
 from posweep.report.chapter import Drawing
 from posweep.report.chapters.budget.numbers import Method, Numbers
 from posweep.report.chapters.budget.sheets import Unit, sft_shares
+from posweep.report.chapters.paper import sft_line
 from posweep.report.drawing.bands import TOGETHER, Across, Style, curves
 from posweep.report.drawing.shares import stacked
 from posweep.report.tables import Tables, is_win_rate
@@ -41,7 +42,8 @@ def tuning_curves(tables: Tables, numbers: Numbers, unit: Unit) -> list[Drawing]
     across = [Across("trials", "trials (configurations tried)", log=True)]
     if data[unit.column].notna().any():
         across.append(Across(unit.column, unit.words, log=True))
-    style = Style(f"expected best, {tables.metric}", 0.5 if against_sft(tables) else None)
+    line, label = sft_line(tables.record)
+    style = Style(f"expected best, {label}", line)
     names = [method.name for method in methods]
     caption = _tuning_caption(numbers, methods)
     first = Drawing(
@@ -62,8 +64,9 @@ def performance_profiles(tables: Tables, numbers: Numbers) -> Drawing:
         f"more good configurations. Scores carry the error of their prompts, which flattens the curves a little. "
         f"{_shaded(numbers)}"
     )
-    style = Style("share of configurations above τ", 0.5 if against_sft(tables) else None, upright=True, step=True)
-    figure = curves(data, _names(numbers), [Across("threshold", f"τ, {tables.metric}")], style, tables.note)
+    line, label = sft_line(tables.record)
+    style = Style("share of configurations above τ", line, upright=True, step=True)
+    figure = curves(data, _names(numbers), [Across("threshold", f"τ, {label}")], style, tables.note)
     return Drawing("performance_profiles", "Performance profiles", caption, data, figure)
 
 
@@ -75,7 +78,7 @@ def robust_shares(tables: Tables, numbers: Numbers) -> Drawing:
         f"wrong. {FITTED if numbers.prompts > 1 else PLAIN} {_shaded(numbers)}"
     )
     style = Style("share within ε of the method's best", step=True)
-    across = [Across("epsilon", f"ε, in units of {tables.metric}")]
+    across = [Across("epsilon", f"ε, {sft_line(tables.record)[1]}")]
     return Drawing(
         "robust_shares", "ε-robust shares", caption, data, curves(data, _names(numbers), across, style, tables.note)
     )
