@@ -112,7 +112,7 @@ def cross_fitted_ranks_of_all(tables: Sequence[Table], sample: Sample, splits: S
         return [np.sort(part, axis=1) for part in np.split(configuration_scores(whole, sample), cuts, axis=1)]
     totals = [np.zeros((len(sample.seeds), len(table))) for table in tables]
     for pair in splits:
-        scores = [configuration_scores(whole[:, :, half], _part(sample, half)) for half in pair]
+        scores = [configuration_scores(whole[:, :, half], sample.part(half)) for half in pair]
         for total, one, other in zip(totals, *(np.split(found, cuts, axis=1) for found in scores), strict=True):
             total += _ranked(other, by=one) + _ranked(one, by=other)
     return [total / (2 * len(splits)) for total in totals]
@@ -277,10 +277,3 @@ def _ranked(scores: Table, by: Table) -> Table:
     """Scores in the order of others, worst first; of equals the first counts as the better, as in `cross_fitted_best`."""
     order = np.argsort(-np.round(by, DIGITS), axis=1, kind="stable")[:, ::-1]
     return np.take_along_axis(scores, order, axis=1)
-
-
-def _part(sample: Sample, half: NDArray[np.intp]) -> Sample:
-    """The sample on some of its prompts; where none of them was drawn, each weighs the same."""
-    weights = sample.prompts[:, half]
-    total = weights.sum(axis=1, keepdims=True)
-    return Sample(sample.seeds, np.where(total > 0, weights / np.where(total > 0, total, 1.0), 1 / len(half)))
