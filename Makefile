@@ -37,8 +37,9 @@ format: .venv/ready  ## format the code and mend what the linter can
 	$(BIN)/ruff format src tests docs benchmarks
 	$(BIN)/ruff check --fix src tests docs benchmarks
 
-docs: .venv/ready  ## write docs/methods.md from the objectives
+docs: .venv/ready  ## write docs/methods.md from the objectives, and the numbers and figures of docs/statistics.md
 	$(BIN)/python docs/methods.py
+	$(BIN)/python docs/statistics.py
 
 plan: .venv/ready  ## what SWEEP=demo would run
 	$(BIN)/posweep plan sweep=$(SWEEP)

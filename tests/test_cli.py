@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from posweep import cli
-from posweep.config import configure
+from posweep.config import configure, configure_each
 from posweep.errors import DataError
 from posweep.plan import make_plan
 
@@ -311,7 +311,11 @@ def test_every_command_of_the_readme_composes(command):
     verb = words.pop(0) if words and "=" not in words[0] and not words[0].startswith("-") else "launch"
     assert verb in cli.VERBS
     overrides = [word for word in words if not word.startswith(("key=", "keys=", "port=", "-", "job", "searchpath"))]
-    if any(word.startswith("sweep=") for word in overrides):
+    if any(word.startswith("table=") for word in words):
+        assert (verb, {word.partition("=")[0] for word in words} - {*cli.TABLE}) == ("report", set())
+    elif verb == "report" and any(word.startswith("sweep=[") for word in overrides):
+        assert len(configure_each(overrides)) > 1
+    elif any(word.startswith("sweep=") for word in overrides):
         assert configure(overrides).sweep.name
     else:
         assert verb == "ui" or any(word in cli.HYDRA_FLAGS for word in words)
