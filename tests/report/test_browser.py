@@ -19,12 +19,13 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 DRAWN = "id => document.getElementById(id).data.filter(one => one.customdata).map(one => [one.name, one.x, one.y])"
-OFFER = """webgl => {
+WITHOUT_WEBGL = """
   const offered = HTMLCanvasElement.prototype.getContext;
   HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
-    return webgl || !kind.startsWith("webgl") ? offered.call(this, kind, ...rest) : null;
+    return kind.startsWith("webgl") ? null : offered.call(this, kind, ...rest);
   };
-}"""
+"""
+PAPER = 688  # pixels between the margins of A4
 SECTIONS = ["summary", "run", "methods", "explorer", "examples", "judges", "data", "time", "failures", "trials"]
 
 pytestmark = [
@@ -47,13 +48,14 @@ def address(record, tmp_path_factory) -> str:
     return write_report(record, tmp_path_factory.mktemp("report")).as_uri()
 
 
-def opened(browser, address: str, width: int, **options) -> SimpleNamespace:
-    """A tab that shows the page, without a network, and everything it asked for or complained of."""
+def opened(browser, address: str, width: int, before: str = "", **options) -> SimpleNamespace:
+    """A tab that shows the page, without a network, and everything it asked for or complained of; runs `before` first."""
     context = browser.new_context(viewport={"width": width, "height": 900}, **options)
     context.set_offline(True)
     asked, said = [], []
     context.on("request", lambda request: asked.append(request.url))
     tab = context.new_page()
+    tab.add_init_script(before)
     tab.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.goto(address)
@@ -234,17 +236,20 @@ def test_it_fits_a_phone(browser, address):
     page.context.close()
 
 
-def test_it_prints_everything_but_the_explorer(desk):
-    assert len(desk.tab.pdf()) > 50_000
-    desk.tab.emulate_media(media="print")
-    desk.tab.evaluate("dispatchEvent(new Event('beforeprint'))")
-    hidden = desk.tab.eval_on_selector_all(
+def test_it_prints_everything_but_the_explorer(browser, address):
+    page = opened(browser, address, PAPER)
+    assert len(page.tab.pdf(prefer_css_page_size=True)) > 50_000
+    page.tab.emulate_media(media="print")
+    page.tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    hidden = page.tab.eval_on_selector_all(
         "main > section", "found => found.filter(one => !one.checkVisibility()).map(one => one.id)"
     )
     assert hidden == ["explorer"]
-    assert desk.tab.locator("#trials tbody tr").last.is_visible()
-    desk.tab.evaluate("dispatchEvent(new Event('afterprint'))")
-    desk.tab.emulate_media(media="screen")
+    assert page.tab.locator("#trials tbody tr").last.is_visible()
+    right = "found => Math.max(...found.map(one => one.getBoundingClientRect().right))"
+    assert page.tab.eval_on_selector_all("table", right) <= PAPER
+    assert page.tab.eval_on_selector_all("figure img", right) <= PAPER
+    page.context.close()
 
 
 def test_without_scripts_everything_else_is_there(browser, address):
@@ -274,8 +279,7 @@ def crowd(made, tmp_path_factory) -> str:
 
 @pytest.mark.parametrize(("webgl", "kind"), [(True, "scattergl"), (False, "scatter")])
 def test_many_points_are_drawn_with_webgl_where_there_is_webgl(browser, crowd, webgl, kind):
-    page = opened(browser, crowd, 1280)
-    page.tab.evaluate(OFFER, webgl)
+    page = opened(browser, crowd, 1280, before="" if webgl else WITHOUT_WEBGL)
     explore(page.tab)
     assert sum(len(x) for x, _ in numbers(page.tab, "against")) == 3300
     assert page.tab.evaluate("document.getElementById('explore-against').data[0].type") == kind

@@ -8,7 +8,8 @@ from typing import Any
 
 from posweep.records import SweepRecord
 from posweep.report.chapter import Chapter
-from posweep.report.page.markup import Safe, Section, count, fact, html, listed, paragraph, section, terms
+from posweep.report.drawing.axes import number
+from posweep.report.page.markup import Safe, Section, count, html, listed, paragraph, section, terms
 from posweep.report.page.sections import DISTRIBUTIONS, metric_words
 from posweep.report.tables import STATUSES, Tables, evaluation_sets, facts_of, status, title
 
@@ -78,7 +79,7 @@ def run_section(tables: Tables) -> Section:
         else ()
     )
     others = (f"{count(record.others)} recorded trials are not in this plan and not shown.",) if record.others else ()
-    known = {name: fact(value) for name, value in shown.items() if value != ""}
+    known = {name: number(value) for name, value in shown.items() if value != ""}
     return section("run", "What was run", terms(known), *map(paragraph, (*left_out, *others)))
 
 
