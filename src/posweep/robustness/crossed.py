@@ -175,7 +175,11 @@ def crossed_interval(
     Source: Owen 2007, The pigeonhole bootstrap, arXiv 0712.1111 (crossed draws, and that they count the interaction
         twice); Satterthwaite 1946 (ν); Efron and Tibshirani 1993, chapter 6 (the standard error of a bootstrap).
     """
-    found = variances(statistic, seeds, prompts, rng, replicates)
+    return interval_of(variances(statistic, seeds, prompts, rng, replicates), seeds, prompts, level)
+
+
+def interval_of(found: Variances, seeds: int, prompts: int, level: float = 0.95) -> Interval:
+    """The interval that variances make; see `crossed_interval`."""
     value = found.value
     if seeds < 2 and prompts < 2:
         nothing = np.full_like(value, math.nan)
@@ -203,6 +207,10 @@ class Variances:
     seeds: Table
     prompts: Table
     both: Table
+
+    def __getitem__(self, index: Any) -> Variances:
+        """The same of a part of the statistic."""
+        return Variances(self.value[index], self.seeds[index], self.prompts[index], self.both[index])
 
 
 def variances(

@@ -17,12 +17,12 @@ from posweep.robustness.crossed import (
     Interval,
     Sample,
     configuration_scores,
-    crossed_interval,
     finished,
-    p_value,
+    interval_of,
     run_scores,
+    variances,
 )
-from posweep.robustness.ranking import holm_pairs, typical_differences
+from posweep.robustness.ranking import holm_pairs, pooled_p_values, typical_differences
 
 Table = NDArray[np.float64]
 
@@ -159,9 +159,11 @@ def improvement_matrix(tables: Sequence[Table], rng: Generator, replicates: int 
         by_mean = all_pairs(means, owner, np.ones_like(means), len(tables))
         return np.stack([by_run, by_mean], axis=1)
 
-    found = crossed_interval(statistic, table.shape[1], table.shape[2], rng, replicates)
-    p = np.maximum(p_value(found[0], 0.5), typical_differences(tables, rng, replicates).p)
-    return Improvement(_bounded(found[0]), _bounded(found[1]), p, holm_pairs(p))
+    counts = table.shape[1], table.shape[2]
+    found = variances(statistic, *counts, rng, replicates)
+    p = np.maximum(pooled_p_values(found[0], *counts, null=0.5), typical_differences(tables, rng, replicates).p)
+    runs, means = (_bounded(interval_of(found[place], *counts)) for place in (0, 1))
+    return Improvement(runs, means, p, holm_pairs(p))
 
 
 def improvement_of_runs(table: Table, owner: NDArray[np.intp], sample: Sample, methods: int) -> Table:

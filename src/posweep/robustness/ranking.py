@@ -10,7 +10,6 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.stats import trim_mean
 
 from posweep.robustness.crossed import (
     REPLICATES,
@@ -116,7 +115,8 @@ def typical(scores: Table) -> Table:
     kept = scores[..., ~np.isnan(scores).any(axis=tuple(range(scores.ndim - 1)))]
     if not kept.shape[-1]:
         return np.full(kept.shape[:-1], math.nan)
-    return np.asarray(trim_mean(kept, 0.25, axis=-1), dtype=np.float64)
+    cut = kept.shape[-1] // 4
+    return np.asarray(np.sort(kept, axis=-1)[..., cut : kept.shape[-1] - cut].mean(axis=-1), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,7 @@ class Differences:
 def typical_differences(tables: Sequence[Table], rng: Generator, replicates: int = REPLICATES) -> Differences:
     """Which methods differ in their interquartile mean by more than the luck of seeds and prompts.
 
-        t_ν = (IQM_row − IQM_column) / √( max(V_s − V_sp, pooled) + V_p ),   pooled: mean of V_s − V_sp over pairs
-
-    V_s, V_p and V_sp are those of `crossed_interval`. Of two or three seeds some pair is bound to show next to no variance
-    over seeds, and would look certain; among many pairs that pair would be found. What seeds do is therefore taken as the
-    larger of the pair's own and that of all pairs, which rests on (S − 1)(M − 1) degrees of freedom, as the interaction
-    of methods and seeds does in an analysis of variance.
+        IQM_row − IQM_column
 
     Args:
         tables: the scores of each of M methods, (configurations, seeds, prompts), on the same seeds and prompts; NaN
@@ -153,7 +148,7 @@ def typical_differences(tables: Sequence[Table], rng: Generator, replicates: int
         replicates: draws of each kind.
 
     Returns:
-        Differences and their p-values, given the configurations.
+        Differences and their p-values (`pooled_p_values`), given the configurations.
 
     Source: Agarwal et al. 2021, arXiv 2108.13264, section 4.3 (the statistic); Satterthwaite 1946 (ν); `holm`.
     """
@@ -164,12 +159,29 @@ def typical_differences(tables: Sequence[Table], rng: Generator, replicates: int
 
     seeds, prompts = tables[0].shape[1:]
     found = variances(statistic, seeds, prompts, rng, replicates)
-    p = _p_values(found, seeds, prompts)
+    p = pooled_p_values(found, seeds, prompts)
     return Differences(found.value, p, holm_pairs(p), what_was_drawn(seeds, prompts))
 
 
-def _p_values(found: Variances, seeds: int, prompts: int) -> Table:
-    """Student's t of every pair, with the variance over seeds pooled where that is the larger."""
+def pooled_p_values(found: Variances, seeds: int, prompts: int, null: float = 0.0) -> Table:
+    """Two-sided Student's t of every pair of M methods against `null`, with the variance over seeds pooled over pairs.
+
+        t_ν = (value − null) / √( max(V_s − V_sp, pooled) + V_p ),   pooled: mean of V_s − V_sp over pairs
+
+    Of two or three seeds some pair is bound to show next to no variance over seeds, and would look certain; among many
+    pairs that pair would be found. What seeds do is therefore taken as the larger of the pair's own and that of all
+    pairs, which rests on (S − 1)(M − 1) degrees of freedom, as the interaction of methods and seeds does in an analysis
+    of variance.
+
+    Args:
+        found: of `variances`, for a statistic (methods, methods); NaN for a method without a score.
+        seeds: S.
+        prompts: P.
+        null: what no difference is.
+
+    Returns:
+        (methods, methods); NaN on the diagonal and where nothing can be drawn.
+    """
     pairs = np.triu(np.isfinite(found.value), 1)
     if (seeds < 2 and prompts < 2) or not pairs.any():
         return np.full_like(found.value, math.nan)
@@ -179,7 +191,7 @@ def _p_values(found: Variances, seeds: int, prompts: int) -> Table:
     total = by_seed + found.prompts
     spread = by_seed**2 / freedom + found.prompts**2 / max(prompts - 1, 1)
     degrees = np.divide(total**2, spread, out=np.full_like(total, np.inf), where=spread > 0)
-    p = p_value(Interval(found.value, np.sqrt(total), degrees, found.value, found.value, ""))
+    p = p_value(Interval(found.value, np.sqrt(total), degrees, found.value, found.value, ""), null)
     return np.where(pairs | pairs.T, p, math.nan)
 
 

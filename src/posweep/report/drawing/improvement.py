@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ def improvement_matrix(data: pd.DataFrame, methods: Sequence[str], level: float,
     cells = {name: _matrix(data, methods, name) for name in ("probability", "low", "high", "p_holm")}
     shown = np.where(np.eye(count, dtype=bool), math.nan, cells["probability"])
     image = axes.imshow(shown, cmap=SHADES.with_extremes(bad=UNKNOWN), vmin=0, vmax=1)
-    _write_cells(axes, cells, level)
+    (_write if count <= NUMBERS else _mark)(axes, cells, level)
     _name_sides(axes, methods)
     bar = figure.colorbar(
         image, ax=axes, shrink=min(1.0, 2.6 / side), aspect=16, pad=0.02, ticks=[0, 0.25, 0.5, 0.75, 1]
@@ -55,27 +56,31 @@ def _matrix(data: pd.DataFrame, methods: Sequence[str], name: str) -> NDArray[np
     return table.to_numpy(dtype=np.float64)
 
 
-def _write_cells(axes: Axes, cells: dict[str, NDArray[np.float64]], level: float) -> None:
-    count = len(cells["probability"])
-    for row, column in np.ndindex(count, count):
-        value = cells["probability"][row, column]
-        if row == column or math.isnan(value):
-            continue
-        ink = "white" if abs(value - 0.5) > DARK else INK
-        sure = cells["p_holm"][row, column] < level
-        if count > NUMBERS:
-            axes.plot(*((column, row) if sure else ([], [])), marker="o", markersize=2.2, color=ink, markeredgewidth=0)
-            continue
-        low, high = cells["low"][row, column], cells["high"][row, column]
-        ends = count <= INTERVALS and not math.isnan(low)
-        weight = "bold" if sure else "normal"
-        axes.text(column, row - 0.1 * ends, f"{value:.2f}", ha="center", va="center", color=ink, fontweight=weight)
+def _mark(axes: Axes, cells: dict[str, NDArray[np.float64]], level: float) -> None:
+    """A dot in every significant cell."""
+    rows, columns = np.nonzero(cells["p_holm"] < level)
+    inks = [_ink(value) for value in cells["probability"][rows, columns]]
+    axes.scatter(columns, rows, 5, inks, linewidths=0)
+
+
+def _write(axes: Axes, cells: dict[str, NDArray[np.float64]], level: float) -> None:
+    """Every cell's number, with its interval where few; a frame around the significant ones."""
+    intervals = len(cells["probability"]) <= INTERVALS
+    for row, column in np.argwhere(~np.isnan(cells["probability"]) & ~np.eye(len(cells["probability"]), dtype=bool)):
+        value, low, high, p = (cells[name][row, column] for name in ("probability", "low", "high", "p_holm"))
+        ends = intervals and not math.isnan(low)
+        look: dict[str, Any] = {"ha": "center", "va": "center", "color": _ink(value)}
+        axes.text(column, row - 0.1 * ends, f"{value:.2f}", fontweight="bold" if p < level else "normal", **look)
         if ends:
-            words = f"{low:.2f}–{high:.2f}"
-            axes.text(column, row + 0.2, words, ha="center", va="center", color=ink, fontsize=6.5)
-        if sure:
+            axes.text(column, row + 0.2, f"{low:.2f}–{high:.2f}", fontsize=6.5, **look)
+        if p < level:
             frame = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=INK, linewidth=1.3)
             axes.add_patch(frame)
+
+
+def _ink(value: float) -> str:
+    """White on dark cells."""
+    return "white" if abs(value - 0.5) > DARK else INK
 
 
 def _name_sides(axes: Axes, methods: Sequence[str]) -> None:
