@@ -367,3 +367,10 @@ def test_mistakes_are_all_said_and_nothing_is_written(arguments, said, shelf, tm
     assert ran.code == 2
     assert [line[: len(start)] for line, start in zip(ran.said, said, strict=True)] == said
     assert not (tmp_path / "outputs").exists()
+
+
+def test_where_no_draw_differs_there_is_no_interval():
+    """Every response of every configuration wins alike: nothing says how wide an interval should be."""
+    table = transfer_table(compared(task("a", lambda *_: 1.5), task("b", lambda *_: 1.5)))
+    assert (table["regret"] == 0).all()
+    assert table[["regret_low", "regret_high", "regret_p", "transferred_low"]].isna().all(axis=None)

@@ -73,11 +73,20 @@ def _middles(scores: Sequence[Table], tables: Tables) -> Interval:
 
 
 def _numbers(names: Sequence[str], interval: Interval, scores: Tables | None = None) -> dict[str, float]:
-    """Values with both ends, by name; ends of scores that are shares do not leave [0, 1]."""
+    """Values with both ends, by name; ends of scores that are shares do not leave [0, 1].
+
+    Where no draw differs from another there is nothing to learn a width from, and no ends.
+    """
     share = scores is not None and is_win_rate(scores.metric)
-    low, high = (np.clip(end, 0, 1) if share else end for end in (interval.low, interval.high))
+    known = (np.where(interval.error > 0, end, math.nan) for end in (interval.low, interval.high))
+    low, high = (np.clip(end, 0, 1) if share else end for end in known)
     ends = zip(names, interval.value, low, high, strict=True)
     return {f"{n}{end}": float(x) for n, *values in ends for end, x in zip(("", "_low", "_high"), values, strict=True)}
+
+
+def _p(interval: Interval) -> Table:
+    """p-values of no difference; NaN where no draw differs from another."""
+    return np.where(interval.error > 0, p_value(interval), math.nan)
 
 
 # --- do configurations keep their order?
@@ -152,7 +161,7 @@ def transfer_table(comparison: Comparison) -> pd.DataFrame:
             continue
         names = {"one": comparison.names[one], "other": comparison.names[other]}
         found = _transfers(every, comparison.tasks(one, other))
-        adjusted = np.stack([holm(p_value(found)[:, len(PARTS) + i]) for i in range(len(GAINS))], axis=1)
+        adjusted = np.stack([holm(_p(found)[:, len(PARTS) + i]) for i in range(len(GAINS))], axis=1)
         chosen = [_chosen(common) for common in every]
         for place, common in enumerate(every):
             identity = {"method": common.method, "title": title(common.method), **chosen[place]}
@@ -252,7 +261,7 @@ def _exact(exact: Sequence[tuple[Shared, str]], tasks: Tasks) -> list[dict[str, 
         return np.stack([first, second, second - first], axis=2)
 
     found = two_task_interval(statistic, tasks, np.random.default_rng(SEED))
-    adjusted = holm(p_value(found)[:, 2])
+    adjusted = holm(_p(found)[:, 2])
     places = [(common, how, name) for common, how in exact for name in common.columns]
     rows = []
     for i, (common, how, name) in enumerate(places):

@@ -93,7 +93,8 @@ def _pair(axes: Axes, data: pd.DataFrame, method: str, rho: float) -> None:
     if np.isfinite(rho):
         words = f"ρ {rho:.2f}".replace("-", "−")
         axes.text(0.97, 0.04, words, transform=axes.transAxes, ha="right", fontsize=8.5, color=FAINT)
-    axes.axline((0, 0), slope=1, color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
+    inside = float(np.median(data[["score_one", "score_other"]]))
+    axes.axline((inside, inside), slope=1, color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
     crowd: dict[str, Any] = {"linewidths": 0, "zorder": 2, "rasterized": len(data) > MANY}
     axes.scatter(data["score_one"], data["score_other"], 5, EVERYONE, **crowd)
     dots: dict[str, Any] = {"marker": style.marker, "edgecolors": "white", "linewidths": 0.4, "zorder": 3}
