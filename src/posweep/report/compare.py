@@ -42,5 +42,5 @@ def write_comparison(records: Sequence[SweepRecord], folder: Path, pages: Mappin
     write_text(folder / "summary.json", json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     with publication():
         told = chapters_of(comparison)
-        pictures = write_chapters(told, folder)
+        _, pictures = write_chapters(told, folder)
     return write_text(folder / "report.html", comparison_page(comparison, told, pictures, pages or {}))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
+from loky import cpu_count, get_reusable_executor
 from matplotlib.figure import Figure
 
 from posweep.records import SweepRecord
@@ -19,7 +20,8 @@ from posweep.report.page.document import page
 from posweep.report.page.judges import judge_agreement
 from posweep.report.tables import Tables, summary
 
-HEAVY = 300_000  # bytes of an SVG: thousands of marks are slow to open and no sharper than pixels
+DRAUGHTSMEN = 4  # processes that draw, where there are so many cores
+HEAVY = 150_000  # bytes of an SVG: thousands of marks are slow to open and no sharper than pixels
 UNDATED = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
@@ -44,30 +46,45 @@ def write_report(record: SweepRecord, folder: Path) -> Path:
     if len(agreed):
         write_table(folder / "tables" / "judge_agreement.csv", agreed)
     with publication():
-        told = chapters(tables)
-        pictures = write_chapters(told, folder)
+        told, pictures = write_chapters(chapters(tables), folder)
     return write_text(folder / "report.html", page(tables, found, told, pictures, agreed))
 
 
-def write_chapters(told: list[Chapter], folder: Path) -> Mapping[str, bytes]:
-    """Every sheet as CSV and LaTeX, every figure in both formats with the table behind it; returns images by name."""
-    for sheet in (sheet for chapter in told for sheet in chapter.sheets):
-        write_table(folder / "tables" / f"{sheet.name}.csv", sheet.data)
-        write_text(folder / "tables" / f"{sheet.name}.tex", latex(sheet))
-    drawn = [drawing for chapter in told for drawing in chapter.drawings]
-    for drawing in drawn:
-        write_table(folder / "tables" / f"{drawing.name}.csv", drawing.data)
-    return {drawing.name: _write_figure(folder / "figures" / drawing.name, drawing.figure) for drawing in drawn}
+def write_chapters(made: Iterable[Chapter], folder: Path) -> tuple[list[Chapter], dict[str, bytes]]:
+    """Every sheet as CSV and LaTeX, every figure in both formats with the table behind it.
+
+    Drawing takes half of a report's time: other processes do it, while the next chapter is made.
+
+    Args:
+        made: the chapters, as they come.
+        folder: holds `figures` and `tables`.
+
+    Returns:
+        The chapters, and what the page shows of each drawing, by name.
+    """
+    told, drawn = [], {}
+    draughtsmen = get_reusable_executor(max_workers=min(cpu_count(), DRAUGHTSMEN))
+    for chapter in made:
+        told.append(chapter)
+        for sheet in chapter.sheets:
+            write_table(folder / "tables" / f"{sheet.name}.csv", sheet.data)
+            write_text(folder / "tables" / f"{sheet.name}.tex", latex(sheet))
+        for drawing in chapter.drawings:
+            write_table(folder / "tables" / f"{drawing.name}.csv", drawing.data)
+            stem = folder / "figures" / drawing.name
+            drawn[drawing.name] = draughtsmen.submit(_write_figure, stem, drawing.figure)
+    return told, {name: picture.result() for name, picture in drawn.items()}
 
 
 def _write_figure(stem: Path, figure: Figure) -> bytes:
     """`<stem>.svg` and `<stem>.png` without dates; returns what the page shows: the SVG, or pixels where that is heavy."""
-    for kind, metadata in UNDATED.items():
-        image = BytesIO()
-        figure.savefig(image, format=kind, metadata=metadata)
-        stem.with_name(f"{stem.name}.{kind}").write_bytes(image.getvalue())
-    svg = stem.with_name(f"{stem.name}.svg").read_bytes()
-    return svg if len(svg) <= HEAVY else _pixels(figure)
+    with publication():
+        for kind, metadata in UNDATED.items():
+            image = BytesIO()
+            figure.savefig(image, format=kind, metadata=metadata)
+            stem.with_name(f"{stem.name}.{kind}").write_bytes(image.getvalue())
+        svg = stem.with_name(f"{stem.name}.svg").read_bytes()
+        return svg if len(svg) <= HEAVY else _pixels(figure)
 
 
 def _pixels(figure: Figure) -> bytes:

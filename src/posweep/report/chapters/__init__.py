@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from posweep.report.chapter import Chapter
 from posweep.report.chapters import budget, certainty, cost, first, hyperparameters, paper
@@ -19,6 +19,6 @@ CHAPTERS: tuple[Callable[[Tables], Chapter | None], ...] = (
 """Each makes its chapter of a sweep, or nothing where there is nothing to say."""
 
 
-def chapters(tables: Tables) -> list[Chapter]:
-    """Every chapter that has something to say."""
-    return [chapter for make in CHAPTERS if (chapter := make(tables))]
+def chapters(tables: Tables) -> Iterator[Chapter]:
+    """Every chapter that has something to say, each made when it is asked for."""
+    return (chapter for make in CHAPTERS if (chapter := make(tables)))

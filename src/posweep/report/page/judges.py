@@ -91,7 +91,7 @@ def _agreement(pair: np.ndarray, trials: Sequence[TrialSpec]) -> tuple[float, ..
 
 def _by_configuration(wins: np.ndarray, both: np.ndarray, trials: Sequence[TrialSpec]) -> np.ndarray:
     """Means over seeds, (configurations, prompts that every trial has)."""
-    there = both.any(axis=1)
+    there = np.atleast_1d(both.any(axis=1))
     prompts = both[there].all(axis=0)
     names = [(spec.method, spec.configuration) for spec, has in zip(trials, there, strict=True) if has]
     table = pd.DataFrame(wins[there][:, prompts], index=pd.MultiIndex.from_tuples(names) if names else None)
