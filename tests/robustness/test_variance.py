@@ -82,7 +82,7 @@ def test_one_seed_merges_what_it_cannot_tell_apart_and_says_so():
     assert found.merged["configuration×prompt"] == ("configuration×seed×prompt",)
     assert found.unseen == ("seed",)
     parts = found.of_a_run()
-    assert parts["seeds"] == 0
+    assert math.isnan(parts["seeds"])
     assert parts["residual"] == pytest.approx(noise / 8)
 
 
@@ -91,6 +91,7 @@ def test_without_prompts_the_interaction_is_the_residual():
     assert list(found.terms) == ["configuration", "seed", "configuration×seed"]
     assert found.unseen == ("prompt",)
     assert found.of_a_run()["residual"] == found.terms["configuration×seed"]
+    assert math.isnan(found.of_a_run()["prompts"])
 
 
 def test_the_parts_of_a_runs_score_are_what_another_run_would_vary_by():

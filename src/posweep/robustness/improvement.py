@@ -132,7 +132,8 @@ def improvement_matrix(tables: Sequence[Table], rng: Generator, replicates: int 
     Every replicate draws one set of seeds and one of prompts for all methods, so that what methods owe to the same
     prompts and seeds cancels in the intervals; the probability itself compares every run of X with every run of Y.
 
-    p is the larger of two: that the probability is ½, and that the interquartile means agree (`typical_differences`).
+    p is the larger of two: that the probability is ½, and that the interquartile means agree (`typical_differences`); 1
+    where the two point different ways, as where a method wins more often and its failures are worse.
     Where nearly all runs of X beat those of Y, so they do in every draw: the error of the probability vanishes and says
     nothing of how far apart the methods are, whereas a difference of means has no ceiling. Both are Student's t on crossed
     standard errors, so a few hundred replicates resolve them however small they are; percentile p-values would need
@@ -161,7 +162,9 @@ def improvement_matrix(tables: Sequence[Table], rng: Generator, replicates: int 
 
     counts = table.shape[1], table.shape[2]
     found = variances(statistic, *counts, rng, replicates)
-    p = np.maximum(pooled_p_values(found[0], *counts, null=0.5), typical_differences(tables, rng, replicates).p)
+    differences = typical_differences(tables, rng, replicates)
+    p = np.maximum(pooled_p_values(found[0], *counts, null=0.5), differences.p)
+    p[(found[0].value - 0.5) * differences.value < 0] = 1.0
     runs, means = (_bounded(interval_of(found[place], *counts)) for place in (0, 1))
     return Improvement(runs, means, p, holm_pairs(p))
 

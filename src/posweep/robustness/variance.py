@@ -47,9 +47,11 @@ class Components:
 
             hyperparameters σ_c²;  seeds σ_s² + σ_cs²;  prompts (σ_p² + σ_cp²)/P;  residual (σ_sp² + σ_csp²)/P
 
-        With one seed (or without prompts) the highest interaction left is the residual. NaN without an estimate.
+        With one seed (or without prompts) the highest interaction left is the residual, and the part that nothing is known
+        of is NaN, as all are without an estimate.
         """
         found = dict.fromkeys(PARTS, 0.0 if self.terms else math.nan)
+        found |= {part_of(frozenset([axis])): math.nan for axis in AXES if axis in self.unseen}
         highest = max(self.terms, key=lambda name: name.count("×"), default="")
         for name, variance in self.terms.items():
             part = "residual" if name == highest and "×" in name else part_of(frozenset(name.split("×")))

@@ -32,8 +32,9 @@ def variance_shares(data: pd.DataFrame, parts: Sequence[str], note: str) -> Figu
     bars, sizes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     rows = np.arange(count)[::-1]
     start = np.zeros(count)
-    for part, shade in zip(parts, SHADES, strict=True):
-        share = data[f"{part}_share"].to_numpy(dtype=np.float64)
+    known = {p: s for p, s in zip(parts, SHADES, strict=True) if data[f"{p}_share"].notna().any()}
+    for part, shade in known.items():
+        share = data[f"{part}_share"].fillna(0).to_numpy(dtype=np.float64)
         bars.barh(rows, share, left=start, height=0.62, color=shade, zorder=2)
         _numbers(bars, rows, start, share, "white" if shade == SHADES[0] else INK)
         start += share
@@ -42,7 +43,7 @@ def variance_shares(data: pd.DataFrame, parts: Sequence[str], note: str) -> Figu
         sizes.plot([0, deviation], [row, row], color=style.shade(0.2), linewidth=1.2, zorder=2)
         sizes.plot(deviation, row, marker=style.marker, color=style.colour, markersize=5.5, zorder=3)
     _axes(bars, sizes, list(data["method"]))
-    return finish(figure, [Patch(color=s, label=p) for p, s in zip(parts, SHADES, strict=True)], note)
+    return finish(figure, [Patch(color=s, label=p) for p, s in known.items()], note)
 
 
 def _numbers(axes: Axes, rows: np.ndarray, start: np.ndarray, share: np.ndarray, ink: str) -> None:

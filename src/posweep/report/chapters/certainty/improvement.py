@@ -104,7 +104,7 @@ def _sheet(tables: Tables, pairs: pd.DataFrame, found: Improvement) -> Sheet:
     caption = (
         f"{MEANING}. Of configurations: each the mean of its seeds. Intervals: 95 %, over {found.runs.over}, and given the "
         "configurations; none where no draw changes the verdict. p: Student's t, the larger of two: that the probability "
-        "is ½, and that the interquartile means agree. Holm: read all pairs together."
+        "is ½, and that the interquartile means agree; 1 where the two point different ways. Holm: read all pairs together."
     )
     return Sheet("improvement", f"Method against method on {tables.metric}", caption, pairs, COLUMNS, limit=30)
 

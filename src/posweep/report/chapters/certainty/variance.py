@@ -27,7 +27,7 @@ MERGED = {
 def variance(tables: Tables) -> Part:
     """Variance components of each method; nothing where nothing can be told apart."""
     found = {method: variance_components(tables.scores(method)) for method in compared(tables)}
-    known = {method: one for method, one in found.items() if one.terms and sum(one.of_a_run().values()) > 0}
+    known = {method: one for method, one in found.items() if total(one) > 0}
     silences = _silences(found, known)
     if not known:
         return Part(silences=silences)
@@ -51,15 +51,19 @@ def _silences(found: dict[str, Components], known: dict[str, Components]) -> tup
     )
 
 
+def total(found: Components) -> float:
+    """The variance of a run's score: the sum of the parts that are known."""
+    return sum(value for value in found.of_a_run().values() if not math.isnan(value))
+
+
 def _row(method: str, found: Components) -> dict[str, object]:
     parts = found.of_a_run()
-    total = sum(parts.values())
     return {
         "method": method,
         "complete": found.complete,
         "dropped": found.dropped,
-        "deviation": math.sqrt(total),
-        **{f"{name}_share": value / total for name, value in parts.items()},
+        "deviation": math.sqrt(total(found)),
+        **{f"{name}_share": value / total(found) for name, value in parts.items()},
         **{f"{name}_variance": value for name, value in parts.items()},
         **{f"term {name}": value for name, value in found.terms.items()},
         "cut_at_zero": "; ".join(found.cut),
