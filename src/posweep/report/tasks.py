@@ -36,6 +36,7 @@ from posweep.robustness import (
 
 SEED = 0  # of every draw: the same records give the same bytes
 SPLITS = 8
+ROUNDING = 1e-12  # of a mean over prompts: a smaller error is none
 FEWEST = 5
 """Configurations in common that a rank correlation needs."""
 MIDDLES = ("median", "iqm", "p10")
@@ -78,7 +79,7 @@ def _numbers(names: Sequence[str], interval: Interval, scores: Tables | None = N
     Where no draw differs from another there is nothing to learn a width from, and no ends.
     """
     share = scores is not None and is_win_rate(scores.metric)
-    known = (np.where(interval.error > 0, end, math.nan) for end in (interval.low, interval.high))
+    known = (np.where(interval.error > ROUNDING, end, math.nan) for end in (interval.low, interval.high))
     low, high = (np.clip(end, 0, 1) if share else end for end in known)
     ends = zip(names, interval.value, low, high, strict=True)
     return {f"{n}{end}": float(x) for n, *values in ends for end, x in zip(("", "_low", "_high"), values, strict=True)}
@@ -86,7 +87,7 @@ def _numbers(names: Sequence[str], interval: Interval, scores: Tables | None = N
 
 def _p(interval: Interval) -> Table:
     """p-values of no difference; NaN where no draw differs from another."""
-    return np.where(interval.error > 0, p_value(interval), math.nan)
+    return np.where(interval.error > ROUNDING, p_value(interval), math.nan)
 
 
 # --- do configurations keep their order?

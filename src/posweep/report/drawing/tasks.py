@@ -19,7 +19,8 @@ from posweep.report.tables import title
 AT_EASE = 8  # methods: more stand closer together, and share one panel no longer
 ACROSS = 6  # panels in a row where each method has its own
 EVERYONE = "#CFCFCF"
-MANY = 2000  # points that are still drawn as vectors
+CROWD = 200  # points of a panel that may stand apart
+MANY = 2000  # points of a figure that are still drawn as vectors
 
 
 def side_by_side(data: pd.DataFrame, sweeps: Sequence[str], methods: Sequence[str], labels: Sequence[str]) -> Figure:
@@ -97,8 +98,9 @@ def _pair(axes: Axes, data: pd.DataFrame, method: str, rho: float) -> None:
     axes.axline((inside, inside), slope=1, color=FAINT, linewidth=0.9, linestyle="--", zorder=1)
     crowd: dict[str, Any] = {"linewidths": 0, "zorder": 2, "rasterized": len(data) > MANY}
     axes.scatter(data["score_one"], data["score_other"], 5, EVERYONE, **crowd)
-    dots: dict[str, Any] = {"marker": style.marker, "edgecolors": "white", "linewidths": 0.4, "zorder": 3}
-    axes.scatter(mine["score_one"], mine["score_other"], 20, style.colour, **dots)
+    size, edge = (20, 0.4) if len(mine) <= CROWD else (4, 0.0)
+    dots: dict[str, Any] = {"marker": style.marker, "edgecolors": "white", "linewidths": edge, "zorder": 3}
+    axes.scatter(mine["score_one"], mine["score_other"], size, style.colour, rasterized=len(data) > MANY, **dots)
     chosen = mine[mine["chosen"]]
     axes.scatter(chosen["score_one"], chosen["score_other"], 90, "none", edgecolors=INK, linewidths=1.2, zorder=4)
 
