@@ -155,8 +155,13 @@ def test_hover_tells_the_configuration_and_rings_the_trial_in_every_panel(tab, r
     for words in ("LN-DPO, seed 0", point_words, f"win-rate against SFT: {win:.4g} ± {error:.2g}", "KL to SFT"):
         assert words in told
     assert "LN-DPO, seed 0" in tab.text_content("#explore-against .hoverlayer")
-    rings = tab.evaluate("[...document.querySelectorAll('.panels > div')].map(one => one.data.at(-1).x.length)")
-    assert rings == [1, 1, 1]
+    for panel, method in (("against", 1), ("distribution", 1), ("setting", 1)):
+        spots = [point(tab, panel, method, place) for place in range(11)]
+        mine = next(one for one in spots if one["trial"] == spot["trial"])
+        ring = tab.locator(f"#explore-{panel} i").bounding_box()
+        assert (ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2) == pytest.approx(
+            (mine["x"], mine["y"]), abs=1
+        )
 
 
 def test_a_click_opens_the_trial_s_run(tab, record):

@@ -10,12 +10,7 @@
     margin: { l: 10, r: 10, t: 10, b: 10 }, showlegend: false, hovermode: "closest", dragmode: touch ? false : "zoom",
     font: { family: "system-ui, sans-serif", size: 12, color: "#222" }, hoverlabel: { align: "left" },
   };
-  const RING = {
-    mode: "markers", x: [], y: [], hoverinfo: "skip",
-    marker: { symbol: "circle-open", size: 15, color: "#222", line: { width: 2 } },
-  };
-  const find = (name) => document.getElementById(`explore${name}`);
-  const controls = find("-controls");
+  const find = (name) => document.getElementById(`explore${name}`), controls = find("-controls");
   let data, trials, told = null;
 
   /** The text of a packed script element; the element is emptied, for it is large. */
@@ -48,7 +43,6 @@
       setting: data.settings.find((one) => one.name === form.get("setting")), methods: form.getAll("method").map(Number),
     };
   }
-
   const column = (choice, measure) => data.values[`${choice.set}/${measure.name}`] ?? [];
   const short = (value) => (value !== 0 && Math.abs(value) < 0.01 ? value.toExponential() : String(value));
 
@@ -117,7 +111,7 @@
     { name: "-distribution", make: distribution },
     { name: "-against", make: (choice) => choice.against && scatter(choice, measureAxis(choice, choice.against)) },
     { name: "-setting", make: (choice) => choice.setting && scatter(choice, settingAxis(choice.setting)) },
-  ];
+  ].map((panel) => ({ ...panel, ring: document.createElement("i") }));
 
   /** The finished trials of each chosen method that have the metric, lowest first. */
   function grouped(choice) {
@@ -143,7 +137,7 @@
         return { type, mode: "markers", name: title, x: placed.map(made.x), y: placed.map(made.y), text, customdata: placed,
           hovertemplate: "%{text}<extra></extra>", marker: { color: colour, symbol, ...dots } };
       });
-      const traces = [...made.boxes, ...points, RING], axes = { xaxis: { ...AXIS, ...made.xaxis }, yaxis: { ...AXIS, ...made.yaxis } };
+      const traces = [...made.boxes, ...points], axes = { xaxis: { ...AXIS, ...made.xaxis }, yaxis: { ...AXIS, ...made.yaxis } };
       Plotly.react(place, traces, { ...LAYOUT, ...axes, height: made.height, shapes: made.shapes }, CONFIG);
     }
     show(null);
@@ -160,23 +154,31 @@
     return [`${data.methods[trials.method[trial]].title}, seed ${trials.seed[trial]}`, point, ...numbers].join(apart);
   }
 
+  /** Where a trial stands in a panel, in pixels; null where it is not drawn. Plotly itself would draw all points anew. */
+  function pixels(panel, { x, y }, trial) {
+    const { xaxis, yaxis } = panel._fullLayout, [across, down] = [xaxis.d2p(x(trial)), yaxis.d2p(y(trial))];
+    const inside = across >= 0 && across <= xaxis._length && down >= 0 && down <= yaxis._length;
+    return x(trial) === null || y(trial) === null || !inside ? null : [xaxis._offset + across, yaxis._offset + down];
+  }
+
   /** Tell of a trial below the panels and ring it in all of them. */
   function show(trial) {
     told = trial;
-    for (const { name, made } of PANELS.filter((one) => one.made)) {
-      const spot = trial === null ? [] : [made.x(trial), made.y(trial)];
-      const [x, y] = spot.includes(null) ? [] : spot;
-      Plotly.restyle(find(name), { x: [x === undefined ? [] : [x]], y: [y === undefined ? [] : [y]] }, [find(name).data.length - 1]);
+    for (const panel of PANELS.filter((one) => one.made)) {
+      const spot = trial === null ? null : pixels(find(panel.name), panel.made, trial);
+      find(panel.name).append(panel.ring);
+      panel.ring.hidden = !spot;
+      if (spot) [panel.ring.style.left, panel.ring.style.top] = spot.map((at) => `${at}px`);
     }
     find("-trial").textContent = trial === null ? "" : `${words(trial, chosen(), " · ")} · trial ${trials.key[trial]} `;
-    if (!trials.url[trial]) return;
     const run = { href: trials.url[trial], target: "_blank", rel: "noopener", textContent: "open its run" };
-    find("-trial").append(Object.assign(document.createElement("a"), run));
+    if (run.href) find("-trial").append(Object.assign(document.createElement("a"), run));
   }
 
   function listen(panel) {
     const trialOf = (event) => event.points[0]?.customdata;
     panel.on("plotly_hover", (event) => trialOf(event) !== undefined && trialOf(event) !== told && show(trialOf(event)));
+    panel.on("plotly_relayout", () => show(null)); // a ring does not move with what is zoomed
     panel.on("plotly_click", (event) => {
       const url = trials.url[trialOf(event)];
       if (url && !touch) window.open(url, "_blank", "noopener"); // a touch tells of the trial first, with a link
@@ -185,16 +187,13 @@
 
   find("").hidden = false;
   controls.addEventListener("input", draw);
-  controls.addEventListener("submit", (event) => event.preventDefault());
   controls.addEventListener("click", ({ target }) => {
     if (target.type !== "button") return;
     for (const box of controls.querySelectorAll("[name=method]")) box.checked = target.value === "all";
     draw();
   });
   const near = new IntersectionObserver((entries) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    near.disconnect();
-    start();
+    if (entries.some((entry) => entry.isIntersecting)) near.disconnect(), start();
   }, { rootMargin: "600px" });
   near.observe(find(""));
 })();

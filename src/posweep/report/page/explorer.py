@@ -24,7 +24,7 @@ SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x",
 }  # fmt: skip
 AGAINST = ("kl_to_sft", "response_length")
-AT_EASE = 8  # methods
+AT_EASE = 16  # methods whose distributions stand above the other panels
 DIGITS, ERROR_DIGITS = 4, 2  # significant
 WORDS = (
     "One point per finished trial, drawn from the same numbers as the figures above. Point at one to see its configuration, "
@@ -143,7 +143,7 @@ def _packed(name: str, text: str) -> Safe:
 
 
 def _panels(tables: Tables) -> str:
-    """Where the script draws; the distributions of many methods stand beside the other two panels, not above them."""
+    """Where the script draws; the distributions of many methods stand beside the other two panels."""
     tall = " tall" if len(tables.methods) > AT_EASE else ""
     return (
         f'<p id="explore-status" role="status">Loading …</p>\n<div class="panels{tall}">'
