@@ -170,7 +170,9 @@ def _scored(row: Response, rng: np.random.Generator) -> Response:
 @pytest.fixture(scope="session")
 def made() -> SimpleNamespace:
     """The makers of plans and records."""
-    return SimpleNamespace(spec=spec, specs=specs, record=make_record, with_opponents=with_opponents, methods=list(GRIDS))
+    return SimpleNamespace(
+        spec=spec, specs=specs, record=make_record, with_opponents=with_opponents, methods=list(GRIDS)
+    )
 
 
 @pytest.fixture(scope="session")
