@@ -41,6 +41,5 @@ def write_comparison(records: Sequence[SweepRecord], folder: Path, pages: Mappin
     found = {"sweeps": {tables.record.name: summary(tables) for tables in comparison.tables}}
     write_text(folder / "summary.json", json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     with publication():
-        told = chapters_of(comparison)
-        _, pictures = write_chapters(told, folder)
+        told, pictures = write_chapters(chapters_of(comparison), folder)
     return write_text(folder / "report.html", comparison_page(comparison, told, pictures, pages or {}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from posweep.report.chapter import Chapter
 from posweep.report.chapters.tasks.methods import methods
@@ -15,6 +15,6 @@ MAKERS: tuple[Callable[[Comparison], Chapter | None], ...] = (methods, kept_orde
 """Each makes its chapter of several sweeps, or nothing where there is nothing to say."""
 
 
-def chapters_of(comparison: Comparison) -> list[Chapter]:
-    """Every chapter that has something to say."""
-    return [chapter for make in MAKERS if (chapter := make(comparison))]
+def chapters_of(comparison: Comparison) -> Iterator[Chapter]:
+    """Every chapter that has something to say, one after the other."""
+    return (chapter for make in MAKERS if (chapter := make(comparison)))
