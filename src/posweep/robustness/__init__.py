@@ -50,7 +50,7 @@ from posweep.robustness.length import (
     LengthControl,
     length_control,
 )
-from posweep.robustness.ranking import Ranking, ranking, typical, typical_differences, typical_of
+from posweep.robustness.ranking import Differences, Ranking, ranking, typical, typical_differences, typical_of
 from posweep.robustness.sensitivity import Anova, PedAnova, anova, ped_anova
 from posweep.robustness.shares import Beating, beating, robust_share
 from posweep.robustness.transfer import Tasks, rank_correlation, transfer, two_task_interval
@@ -77,6 +77,7 @@ __all__ = [
     "Best",
     "Components",
     "Curves",
+    "Differences",
     "Distribution",
     "Effect",
     "Grid",
