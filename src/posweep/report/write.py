@@ -21,7 +21,7 @@ from posweep.report.page.judges import judge_agreement
 from posweep.report.tables import Tables, summary
 
 DRAUGHTSMEN = 4  # processes that draw, where there are so many cores
-HEAVY = 150_000  # bytes of an SVG: thousands of marks are slow to open and no sharper than pixels
+HEAVY = 220_000  # bytes of an SVG: thousands of marks are slow to open and no sharper than pixels
 UNDATED = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
