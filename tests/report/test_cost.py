@@ -11,7 +11,7 @@ from posweep.report.chapters import cost
 from posweep.report.tables import Tables
 
 SHEETS = ("frontier", "length_control", "length_coefficients", "best_of_n", "best_of_n_against_methods", "head_to_head")
-DRAWINGS = ("frontier", "length_against_win", "length_controlled", "head_to_head")
+DRAWINGS = ("kl_frontier", "length_against_win", "length_controlled", "head_to_head_matrix")
 
 
 def told(record: SweepRecord):
@@ -138,7 +138,7 @@ def test_a_method_that_wins_for_less_is_the_finding(record):
 def test_older_records_say_what_they_lack(record):
     found = told(record)
     assert tuple(one.name for one in found.sheets) == ("frontier",)
-    assert tuple(one.name for one in found.drawings) == ("frontier", "length_against_win")
+    assert tuple(one.name for one in found.drawings) == ("kl_frontier", "length_against_win")
     text = " ".join(found.silences)
     assert all(words in text for words in ("Length control needs", "Best-of-n needs", "No scores of single responses"))
 

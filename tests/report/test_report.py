@@ -12,8 +12,9 @@ import pytest
 
 from posweep.records import SweepRecord
 from posweep.report import summary, write_report
+from posweep.report.chapters import chapters
 from posweep.report.drawing.axes import number, spaced
-from posweep.report.drawing.style import look
+from posweep.report.drawing.style import look, publication
 from posweep.report.tables import Tables, configurations, evaluation_sets, trials
 
 ROW = ["trials", "finished", "diverged", "failed", "best", "median", "iqm", "p10", "share_beating_sft"]
@@ -117,19 +118,44 @@ def test_evaluation_sets_keep_their_names(record):
 # --- the files
 
 
-def test_everything_is_written_and_the_same_twice(record, tmp_path):
-    before = dict(mpl.rcParams)
-    path = write_report(record, tmp_path / "one")
-    write_report(record, tmp_path / "two")
+FIGURES = (
+    "performance_histogram", "win_rate_vs_sft", "response_length", "kl_to_sft", "score_by_hyperparameter",
+    "kl_against_win_rate", "tuning_curves", "performance_profiles", "robust_shares", "shares_beating_sft",
+    "improvement_matrix", "variance_shares", "failure_policies", "hyperparameter_shares", "hyperparameter_pairs", "ice",
+    "kl_frontier", "length_against_win", "length_controlled", "head_to_head_matrix", "tunability",
+)  # fmt: skip
+"""In the paper's order, then in that of a reviewer's questions."""
+SHEETS = (
+    "budget", "shares", "improvement", "ranking", "variance_components", "failures_by_method", "fairness", "at_tuned_rate",
+    "sensitivity", "cliffs", "frontier", "length_control", "length_coefficients", "best_of_n",
+    "best_of_n_against_methods", "head_to_head", "recommended",
+)  # fmt: skip
+
+
+def test_everything_is_written_and_the_same_twice(made, record, tmp_path):
+    before, whole = dict(mpl.rcParams), made.with_opponents(record)
+    path = write_report(whole, tmp_path / "one")
+    write_report(whole, tmp_path / "two")
     files = files_of(tmp_path / "one")
-    names = ("win_rate_vs_sft", "kl_to_sft", "response_length", "score_by_hyperparameter", "kl_against_win_rate")
-    kinds = (("figures", "png"), ("figures", "svg"), ("tables", "csv"))
-    expected = {f"{folder}/{name}.{kind}" for folder, kind in kinds for name in names}
-    tables = {"tables/trials.csv", "tables/configurations.csv", "tables/judge_agreement.csv"}
-    assert set(files) == expected | tables | {"report.html", "summary.json"}
+    assert {name for name in files if name.startswith("figures/")} == {
+        f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")
+    }
+    assert {name for name in files if name.endswith(".tex")} == {f"tables/{name}.tex" for name in SHEETS}
+    tables = (*FIGURES, *SHEETS, "trials", "configurations", "judge_agreement")
+    assert {name for name in files if name.endswith(".csv")} == {f"tables/{name}.csv" for name in tables}
+    assert {name for name in files if "/" not in name} == {"report.html", "summary.json"}
     assert files == files_of(tmp_path / "two")
     assert path == tmp_path / "one" / "report.html"
     assert dict(mpl.rcParams) == before
+
+
+def test_chapters_stand_in_the_order_of_their_questions(made, record):
+    with publication():
+        told = list(chapters(Tables.of(made.with_opponents(record))))
+    assert [chapter.name for chapter in told] == ["grid", "budget", "certainty", "hyperparameters", "cost", "first"]
+    assert tuple(drawing.name for chapter in told for drawing in chapter.drawings) == FIGURES
+    assert tuple(sheet.name for chapter in told for sheet in chapter.sheets) == SHEETS
+    assert not set(FIGURES) & set(SHEETS), "their CSV files would have one name"
 
 
 def test_summary_json_is_the_summary(record, tmp_path):
@@ -150,8 +176,8 @@ def document(record, tmp_path_factory) -> str:
 def test_the_page_loads_nothing_from_outside(document):
     references = References()
     references.feed(document)
-    assert len(references.found) == 5
-    assert all(found.startswith("data:image/svg+xml;base64,") for found in references.found)
+    assert len(references.found) >= len(FIGURES) - 2  # length control needs opponents
+    assert all(re.match(r"data:image/(svg\+xml|webp);base64,", found) for found in references.found)
     assert "Content-Security-Policy" in document
 
 

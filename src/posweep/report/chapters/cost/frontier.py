@@ -289,4 +289,4 @@ def _drawings(sweep: Sweep, spending: Spending) -> tuple[Drawing, ...]:
         "table does not. No interval is drawn."
     )
     figure = frontiers(data, list(spending.wins), sampling, sweep.label, sweep.tables.note)
-    return (Drawing("frontier", "The KL–win frontier", caption, data, figure),)
+    return (Drawing("kl_frontier", "The KL–win frontier", caption, data, figure),)

@@ -126,4 +126,4 @@ def _drawing(sweep: Sweep, methods: list[str], data: pd.DataFrame, over: str) ->
         f"intervals over {over}. {APART if sweep.seeds > 1 else COUPLED}."
     )
     figure = matrices(data, list(PICKS), methods, SIGNIFICANT, sweep.tables.note)
-    return Drawing("head_to_head", "Head to head between methods", caption, data, figure)
+    return Drawing("head_to_head_matrix", "Head to head between methods", caption, data, figure)
