@@ -67,3 +67,9 @@ def test_very_many_points_are_pixels_without_whiskers(made, monkeypatch):
     assert "too many points" in drawing.caption
     assert all(dots.get_rasterized() for dots in drawing.figure.axes[0].collections if len(dots.get_offsets()) > 1)
     assert MANY >= 1000
+
+
+def test_all_panels_of_the_hyperparameters_share_the_scores_axis(record):
+    (drawing,) = paper.by_hyperparameter(Tables.of(record))
+    assert len({axes.get_ylim() for axes in drawing.figure.axes}) == 1
+    assert len(drawing.figure.axes) > 3

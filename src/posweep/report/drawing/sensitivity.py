@@ -52,8 +52,10 @@ def sensitivity(
     first: Axes | None = None
     for place, (method, names) in enumerate(in_common_order(varied).items()):
         mine = data[data["method"] == method]
-        row = [figure.add_subplot(spot, sharey=first) for spot in layout.spots(grid, place, len(names))]
-        first = first or row[0]
+        row: list[Axes] = []
+        for spot in layout.spots(grid, place, len(names)):
+            row.append(figure.add_subplot(spot, sharey=first))
+            first = first or row[0]
         for axes, name in zip(row, names, strict=True):
             _panel(axes, mine[mine[name].notna()], method, name, metric, line, layout.tick_share)
         _name_row(row, title(method))
