@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -56,7 +58,8 @@ def _read(configuration: Configuration) -> tuple[SweepRecord, Tracker]:
     tracker = open_tracker(configuration.tracking)
     if problems := tracker.preflight():
         raise PreflightError(problems)
-    record = tracker.read(configuration.sweep.name)
+    with _kept():
+        record = tracker.read(configuration.sweep.name)
     if record is None and configuration.tracking.kind == "none":
         record = _record_of_ledger(configuration)
     if record is None:
@@ -89,6 +92,17 @@ def publish_table(
     return record, write_report(record, folder)
 
 
+@contextmanager
+def _kept() -> Iterator[None]:
+    """What is read inside stays: to look for garbage among half a million rows takes as long as reading them."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def refresh(configuration: Configuration, finished: Mapping[str, TrialResult], tracker: Tracker | None) -> None:
     """Write the report where there is none, or one of other trials, judges or another metric; without a tracker, from
     the ledger."""
@@ -98,7 +112,8 @@ def refresh(configuration: Configuration, finished: Mapping[str, TrialResult], t
     stamp = folder / "report" / ".made_from"
     if stamp.is_file() and stamp.read_text() == made_from:
         return
-    record = tracker.read(configuration.sweep.name) if tracker else None
+    with _kept():
+        record = tracker.read(configuration.sweep.name) if tracker else None
     record = record or _record_of_ledger(configuration)
     if record:
         _write(configuration, record, tracker)

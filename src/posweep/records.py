@@ -38,6 +38,8 @@ class JsonRecord:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The record that `to_json` wrote."""
         tuples = _tuple_fields(cls)  # type: ignore[arg-type]
+        if not tuples:
+            return cls(**data)
         return cls(**{name: tuple(value) if name in tuples else value for name, value in data.items()})
 
 

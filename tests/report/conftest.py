@@ -5,12 +5,16 @@ import itertools
 import math
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from posweep.records import Opponents, Response, SweepRecord, TrialResult, TrialSpec
+from posweep.report import Chapter, Tables, write_report
+from posweep.report.chapters import chapters
+from posweep.report.drawing.style import publication
 
 RATES = (1e-4, 3e-4, 1e-3)
 GRIDS = {
@@ -179,3 +183,23 @@ def made() -> SimpleNamespace:
 def record() -> SweepRecord:
     """Three methods of twelve; one diverged, one failed, one not run."""
     return make_record(specs(), diverged=(2,), failed=(14,), missing=(35,))
+
+
+@pytest.fixture(scope="session")
+def told(record) -> list[Chapter]:
+    """Every chapter of that record, with what responses were compared with."""
+    with publication():
+        return list(chapters(Tables.of(with_opponents(record))))
+
+
+@pytest.fixture(scope="session")
+def page(record, tmp_path_factory) -> Path:
+    """Its report."""
+    return write_report(with_opponents(record), tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports whose figures nobody looks at: neither laid out nor written, which takes longer than all the rest."""
+    monkeypatch.setattr("posweep.report.write._write_figure", lambda *_: b"<svg/>")
+    monkeypatch.setattr("posweep.report.drawing.panels.ConstrainedLayoutEngine.execute", lambda *_: None)

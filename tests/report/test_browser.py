@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from posweep.records import SweepRecord, TrialResult, TrialSpec
-from posweep.report import Tables, write_report
+from posweep.report import Tables
 from posweep.report.drawing.axes import number
 from posweep.report.page.explorer import explorer_section
 from posweep.report.page.frame import frame
@@ -44,8 +44,8 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def address(record, tmp_path_factory) -> str:
-    return write_report(record, tmp_path_factory.mktemp("report")).as_uri()
+def address(page) -> str:
+    return page.as_uri()
 
 
 def opened(browser, address: str, width: int, before: str = "", **options) -> SimpleNamespace:

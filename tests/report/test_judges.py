@@ -157,7 +157,7 @@ def test_judges_without_a_common_comparison_have_a_row_of_dashes(made):
 # --- judges without scores
 
 
-def test_a_judge_that_compares_may_be_the_only_one_and_the_primary_one(made, tmp_path):
+def test_a_judge_that_compares_may_be_the_only_one_and_the_primary_one(undrawn, made, tmp_path):
     """No scores, no mean score: the page is made all the same, without the section on agreement."""
     record = made.record(made.specs(("dpo",), configurations=2), prompts=4)
     assert all(not one.scores for rows in record.responses.values() for one in rows)
@@ -194,7 +194,7 @@ def test_the_data_are_counted_training_pairs_first(record):
     assert data_table(with_facts(record, data="demo", **{"data/rows": 3})) is None
 
 
-def test_facts_with_tables_of_their_own_are_not_listed(record, tmp_path):
+def test_facts_with_tables_of_their_own_are_not_listed(undrawn, record, tmp_path):
     facts = {"data": "demo", "set/iid/distribution": "iid", "data/train/rows": 9, "judge/a/calls": 3.0, "commit": "abc"}
     text = write_report(with_facts(dataclasses.replace(record, plan=record.plan[:1]), **facts), tmp_path).read_text(
         "utf-8"

@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 
 from posweep.report.chapter import Column, Sheet
-from posweep.report.chapters import chapters
 from posweep.report.latex import KNOWN, latex, plain
-from posweep.report.tables import Tables
 
 SPECIAL = set("&%$#_{}~^\\")
 COMMAND = re.compile(r"\\(?:[a-zA-Z]+(?:\{\})?|[&%$#_{}\\])")
@@ -98,14 +96,14 @@ def test_the_rules_find_what_latex_would_not_take():
         assert problems(line) == [], line
 
 
-def test_greek_and_signs_that_fonts_lack_are_mathematics(record):
-    text = "".join(latex(one) for chapter in chapters(Tables.of(record)) for one in chapter.sheets) + latex(ODD)
+def test_greek_and_signs_that_fonts_lack_are_mathematics(told):
+    text = "".join(latex(one) for chapter in told for one in chapter.sheets) + latex(ODD)
     left = {sign for sign in body(text) if not sign.isascii()}
     assert {sign for sign in left if not sign.isalpha() or "Ͱ" <= sign <= "Ͽ"} == set()
 
 
-def test_the_report_s_own_tables_are_taken(record):
-    for chapter in chapters(Tables.of(record)):
+def test_the_report_s_own_tables_are_taken(told):
+    for chapter in told:
         for one in chapter.sheets:
             text = latex(one)
             assert problems(text) == [], one.name

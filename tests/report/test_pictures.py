@@ -114,7 +114,9 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("sweep", SWEEPS)
+@pytest.mark.parametrize(
+    "sweep", [pytest.param(name, marks=pytest.mark.torture) if name == "every method" else name for name in SWEEPS]
+)
 def test_no_text_hides_another_or_is_cut(sweep: str, made: SimpleNamespace):
     found = {name: clashes(figure) for name, figure in figures(SWEEPS[sweep](made))}
     assert found

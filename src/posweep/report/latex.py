@@ -11,7 +11,8 @@ MATHEMATICAL = {
     "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ε": r"\varepsilon", "η": r"\eta", "κ": r"\kappa",
     "λ": r"\lambda", "ρ": r"\rho", "σ": r"\sigma", "τ": r"\tau", "χ": r"\chi", "±": r"\pm", "−": "-", "×": r"\times",
     "≥": r"\geq", "≤": r"\leq", "½": r"\frac{1}{2}", "√": r"\surd", "Δ": r"\Delta", "→": r"\to", "∞": r"\infty",
-    "≈": r"\approx", "≠": r"\neq", "·": r"\cdot", "π": r"\pi", "θ": r"\theta", "ω": r"\omega", "μ": r"\mu", "∑": r"\sum",
+    "≈": r"\approx", "≠": r"\neq", "·": r"\cdot", "π": r"\pi", "θ": r"\theta", "ω": r"\omega", "μ": r"\mu", "φ": r"\varphi",
+    "∑": r"\sum",
 }  # fmt: skip
 WORDS = {"–": "--", "…": r"\ldots{}", "“": "``", "”": "''", "’": "'", "\u00a0": "~"}
 ESCAPED = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",

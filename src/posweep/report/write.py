@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from loky import cpu_count, get_reusable_executor
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 from posweep.records import SweepRecord
 from posweep.report.chapter import Chapter
@@ -45,7 +46,8 @@ def write_report(record: SweepRecord, folder: Path) -> Path:
     agreed = judge_agreement(tables.record)
     if len(agreed):
         write_table(folder / "tables" / "judge_agreement.csv", agreed)
-    with publication():
+    # sums on several threads round by their number: on one, the same record gives the same bytes on every machine
+    with publication(), threadpool_limits(1):
         told, pictures = write_chapters(chapters(tables), folder)
     return write_text(folder / "report.html", page(tables, found, told, pictures, agreed))
 
@@ -63,7 +65,7 @@ def write_chapters(made: Iterable[Chapter], folder: Path) -> tuple[list[Chapter]
         The chapters, and what the page shows of each drawing, by name.
     """
     told, drawn = [], {}
-    draughtsmen = get_reusable_executor(max_workers=min(cpu_count(), DRAUGHTSMEN))
+    draughtsmen = get_reusable_executor(max_workers=min(max(cpu_count() - 1, 1), DRAUGHTSMEN))
     for chapter in made:
         told.append(chapter)
         for sheet in chapter.sheets:

@@ -104,7 +104,9 @@ def run_scores(table: Table, prompts: Table) -> Table:
         (replicates, configurations, seeds); NaN where a run has no score.
     """
     configurations, seeds, count = table.shape
-    return (prompts @ table.reshape(-1, count).T).reshape(len(prompts), configurations, seeds)
+    drawn = prompts[:1] if (prompts == prompts[:1]).all() else prompts  # where only seeds are drawn, all rows are one
+    found = (drawn @ table.reshape(-1, count).T).reshape(len(drawn), configurations, seeds)
+    return np.broadcast_to(found, (len(prompts), configurations, seeds))
 
 
 def configuration_scores(table: Table, sample: Sample) -> Table:
@@ -120,11 +122,13 @@ def configuration_scores(table: Table, sample: Sample) -> Table:
         (replicates, configurations). A configuration none of whose finished seeds was drawn keeps the mean of all that
         finished; one that never finished is NaN.
     """
-    runs = run_scores(table, sample.prompts)
     there = finished(table)
-    total = np.einsum("rcj,rj->rc", np.where(there, runs, 0.0), sample.seeds)
+    runs = np.where(there, run_scores(table, sample.prompts), 0.0)
+    total = np.einsum("rcj,rj->rc", runs, sample.seeds)
+    if there.all():
+        return total
     weight = sample.seeds @ there.T
-    kept = np.where(there, runs, 0.0).sum(axis=2) / np.maximum(there.sum(axis=1), 1)
+    kept = runs.sum(axis=2) / np.maximum(there.sum(axis=1), 1)
     found = np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), kept)
     return np.where(there.any(axis=1), found, np.nan)
 

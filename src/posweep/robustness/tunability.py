@@ -73,7 +73,7 @@ def cross_fitted_reach(table: Table, sample: Sample, choices: Sequence[Rows], sp
         return _chosen(whole, whole, rows)
     total = np.zeros((len(sample.prompts), len(rows), 2))
     for pair in splits:
-        one, other = (configuration_scores(table[:, :, half], _part(sample, half)) for half in pair)
+        one, other = (configuration_scores(table[:, :, half], sample.part(half)) for half in pair)
         total += _chosen(one, other, rows) + _chosen(other, one, rows)
     return total / (2 * len(splits))
 
@@ -114,13 +114,6 @@ def _distances(values: list[Any], target: Any, log: bool) -> Table:
 def _equal(values: list[Any], row: int) -> NDArray[np.bool_]:
     both = [missing(value) and missing(values[row]) for value in values]
     return np.array([value == values[row] for value in values]) | both
-
-
-def _part(sample: Sample, half: NDArray[np.intp]) -> Sample:
-    """The sample on some of its prompts; where none of them was drawn, each weighs the same."""
-    weights = sample.prompts[:, half]
-    total = weights.sum(axis=1, keepdims=True)
-    return Sample(sample.seeds, np.where(total > 0, weights / np.where(total > 0, total, 1.0), 1 / len(half)))
 
 
 def _chosen(chooser: Table, scorer: Table, choices: Sequence[Rows]) -> Table:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -62,8 +63,10 @@ def finish(figure: Figure, handles: Sequence[Artist], note: str) -> Figure:
         figure.legend(
             handles=list(handles), loc="outside upper left", ncols=columns, handletextpad=0.5, columnspacing=1.6
         )
-    figure.draw_without_rendering()
+    layout.execute(figure)
     figure.set_layout_engine("none")
+    for axes in figure.axes:  # the solver's last digits are not those of another run, and some ids are made from them
+        axes.set_position(np.round(axes.get_position().bounds, 6))
     return figure
 
 
