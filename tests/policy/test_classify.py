@@ -15,6 +15,7 @@ from posweep.settings import RewardModelSettings
 from ..judges.models import CHAT, FAMILIES, WORDS, judge_folder, judge_tokenizer
 
 PLACE = "judge.rm"
+ROUNDING = 2e-6  # of float32 sums in another order: up to 1.0e-6 seen, on one kind of processor of two
 DECODERS = ("llama", "qwen2", "gpt_neox", "gpt2")
 CASES = [(family, "own") for family in FAMILIES] + [(f, p) for f in DECODERS for p in ("end", "none")]
 
@@ -56,8 +57,8 @@ def test_outputs_do_not_depend_on_company(folders, family, pads):
     texts = rows()
     together, alone = classifier.logits(texts), np.concatenate([classifier.logits([text]) for text in texts])
     assert together.std() > 1e-3
-    assert together == pytest.approx(alone, abs=1e-6)
-    assert classifier.logits(texts[::-1])[::-1] == pytest.approx(alone, abs=1e-6)
+    assert together == pytest.approx(alone, abs=ROUNDING)
+    assert classifier.logits(texts[::-1])[::-1] == pytest.approx(alone, abs=ROUNDING)
 
 
 @pytest.mark.parametrize(("family", "pads"), CASES)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from urllib.parse import urlsplit
 
+from posweep.report.drawing.axes import number
 from posweep.report.drawing.style import look
 
 MISSING = "–"
@@ -150,5 +151,7 @@ def count(value: object) -> str:
 
 
 def fact(value: object) -> str:
-    """A fact as recorded: whole numbers and texts as they are, others with three digits."""
-    return (decimals(value) or str(value)) if isinstance(value, float) else str(value)
+    """A fact as recorded: texts and whole numbers as they are, small numbers as 3e-4, others with three digits."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return str(value)
+    return str(decimals(value)) if 0.01 <= abs(value) < 1e6 else number(value)
