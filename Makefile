@@ -24,8 +24,9 @@ torture: .venv/ready  ## run the long tests too: an empty environment, whole swe
 test-peers: .venv-peers/ready  ## compare losses and gradients with TRL, in an environment of its own
 	TRL_EXPERIMENTAL_SILENCE=1 .venv-peers/bin/python -m pytest tests/peers
 
-bench: .venv/ready  ## measure what an objective costs in a training step
+bench: .venv/ready  ## measure what an objective costs in a training step, and what a report takes
 	$(BIN)/python benchmarks/objectives.py
+	$(BIN)/python benchmarks/report.py
 
 check: .venv/ready  ## format, lint, types, import floors
 	$(BIN)/ruff format --check src tests docs benchmarks

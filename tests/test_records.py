@@ -45,8 +45,17 @@ RECORDS = [
     SweepHeader("demo", "ood/win_rate_vs_sft", {"ood/mean_score": 0.5}, {"commit": "abc", "pairs": 3}),
     TrialFailure("k", "ValueError", "message", "logs/k.log"),
     Opponents(
-        "ood", 3, "name\ntwo", "cod eel", 2, ("a", "b"), (1, 1), ("c", "d"), (1, 2),
-        {"gold": {"chosen": [1.0], "sft": [0.5, 0.0], "fresh": [0.25, 1e-300]}}, {"vs_sft": [0.5, 1.0]},
+        "ood",
+        3,
+        "name\ntwo",
+        "cod eel",
+        2,
+        ("a", "b"),
+        (1, 1),
+        ("c", "d"),
+        (1, 2),
+        {"gold": {"chosen": [1.0], "sft": [0.5, 0.0], "fresh": [0.25, 1e-300]}},
+        {"vs_sft": [0.5, 1.0]},
     ),
 ]
 

@@ -66,7 +66,9 @@ def leaders(tables: Tables, found: Numbers) -> str:
     for place in range(len(found.budgets)):
         if top := _ahead(found, place):
             budgets.setdefault(top, []).append(place)
-    return " ".join(_leading(tables, found, top, places) for top, places in budgets.items())
+    said = [_leading(found, top, places) for top, places in budgets.items()]
+    basis = f"Expected best of n on {tables.metric}; p after Holm's correction; over {_luck(found)}."
+    return " ".join([*said, basis]) if said else ""
 
 
 def _ahead(found: Numbers, place: int) -> tuple[int, ...]:
@@ -79,7 +81,7 @@ def _ahead(found: Numbers, place: int) -> tuple[int, ...]:
     return () if turned else top
 
 
-def _leading(tables: Tables, found: Numbers, top: tuple[int, ...], places: list[int]) -> str:
+def _leading(found: Numbers, top: tuple[int, ...], places: list[int]) -> str:
     """`With 1 or 3 trials SimPO is ahead of every other method: …`, in the numbers of the last of these budgets."""
     place, names = places[-1], [title(found.methods[one].name) for one in top]
     second = next(one for one in found.order(place) if one not in top)
@@ -95,10 +97,9 @@ def _leading(tables: Tables, found: Numbers, top: tuple[int, ...], places: list[
         else "all that have as many configurations"
     )
     return (
-        f"{when} {who} ahead of {others}: {title(one)}'s expected best of {found.budgets[place]} on "
-        f"{tables.metric} is {best.value:.3f} [{best.low:.3f}, {best.high:.3f}], {more:.3f} [{low:.3f}, {high:.3f}] above "
-        f"the next, {title(found.methods[second].name)} (p {_p(found.adjusted[place, last, second])} after Holm's "
-        f"correction; over {_luck(found)})."
+        f"{when} {who} ahead of {others}: {title(one)} is expected to reach {best.value:.3f} [{best.low:.3f}, "
+        f"{best.high:.3f}], {more:.3f} [{low:.3f}, {high:.3f}] above the next, {title(found.methods[second].name)} "
+        f"(p {_p(found.adjusted[place, last, second])})."
     )
 
 
