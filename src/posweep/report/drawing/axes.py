@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ FEW = 12  # distinct values that may all be ticks
 ROUND_NATS = [0.0, *(digit * 10.0**power for power in range(-3, 5) for digit in (1, 2, 5))]
 
 
+@functools.cache
 def declared(method: str, name: str) -> About:
     """What is known of a hyperparameter or, if the method has none of that name, of a training setting."""
     known = hyperparameters(OBJECTIVES[method]) if method in OBJECTIVES else {}
