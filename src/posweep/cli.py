@@ -147,6 +147,8 @@ def _report_table(overrides: list[str]) -> None:
     rest, own = _own(overrides, *TABLE)
     if rest:
         raise ConfigError(f"{rest[0]}: a report of a table takes {', '.join(f'{name}=…' for name in TABLE)} only.")
+    if not own["table"]:
+        raise ConfigError("table: none named; add table=FILE, which ends in .csv, .tsv, .jsonl, .json or .parquet.")
     metrics, settings = (_listed(own[name]) if name in own else None for name in ("metric", "hyperparameters"))
     record, page = publish_table(own["table"], metrics, own.get("name", ""), own.get("to", ""), settings)
     print_facts(record.facts)

@@ -411,6 +411,7 @@ def test_the_command_takes_metric_name_folder_and_hyperparameters(frame, tmp_pat
             ["table=good.csv", "sweep=demo"],
             "sweep=demo: a report of a table takes table=…, metric=…, name=…, to=…, hyperparameters=… only.",
         ),
+        (["table="], "table: none named; add table=FILE, which ends in .csv, .tsv, .jsonl, .json or .parquet."),
         (["table=good.csv", "name=a/b"], "name: must be the name of a folder, got 'a/b'."),
         (
             ["table=good.csv", "name=taken"],
