@@ -84,3 +84,14 @@ class Chapter:
     drawings: tuple[Drawing, ...] = ()
     silences: tuple[str, ...] = ()
     finding: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a chapter; the fields are those of `Chapter`."""
+
+    words: tuple[str, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+    drawings: tuple[Drawing, ...] = ()
+    silences: tuple[str, ...] = ()
+    finding: str = ""

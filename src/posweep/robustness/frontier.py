@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posweep.robustness.tuning import draw_weights
+
 Table = NDArray[np.float64]
 
 FLOOR = 0.5
@@ -134,9 +136,7 @@ def best_of_draws(count: int, draws: int) -> Table:
 
     Source: Tang et al. 2020, arXiv 2004.13705.
     """
-    ranks = np.arange(1, count)
-    ratios = np.maximum(count - ranks - draws + 1, 0) / (count - ranks)
-    return np.cumprod(np.append(draws / max(count, 1), ratios))[:count]
+    return draw_weights(count, np.array([draws]))[0, ::-1]
 
 
 def hypervolume(kl: ArrayLike, win: ArrayLike, reference: float, draws: int | None = None) -> Table:

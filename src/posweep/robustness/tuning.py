@@ -133,7 +133,7 @@ def expected_best(ranked: Table, n: ArrayLike | None = None) -> Table:
     found = np.full((*ranked.shape[:-1], len(wanted)), math.nan)
     step = max(1, TOGETHER // max(count, 1))
     for start in range(0, len(wanted), step) if count else ():
-        found[..., start : start + step] = ranked @ _weights(count, wanted[start : start + step]).T
+        found[..., start : start + step] = ranked @ draw_weights(count, wanted[start : start + step]).T
     return found
 
 
@@ -153,7 +153,7 @@ def tuning_area(ranked: Table, most: int | None = None) -> Table:
     if not 1 <= most <= count:
         return np.full(ranked.shape[:-1], math.nan)
     budgets, step = np.arange(1, most + 1), max(1, TOGETHER // count)
-    total = sum(_weights(count, budgets[start : start + step]).sum(axis=0) for start in range(0, most, step))
+    total = sum(draw_weights(count, budgets[start : start + step]).sum(axis=0) for start in range(0, most, step))
     return np.asarray(ranked @ (total / most), dtype=np.float64)
 
 
@@ -174,7 +174,7 @@ def draw_variance(ranked: Table, n: ArrayLike) -> Table:
     count, wanted = len(ranked), np.atleast_1d(np.asarray(n, dtype=np.int64))
     if count < 2:
         return np.full(len(wanted), math.nan)
-    weights = _weights(count - 1, wanted)
+    weights = draw_weights(count - 1, wanted)
     nothing = np.zeros((len(wanted), 1))
     below = np.concatenate([nothing, np.cumsum(weights * ranked[:-1], axis=1)], axis=1)
     above = np.concatenate([nothing, np.cumsum((weights * ranked[1:])[:, ::-1], axis=1)], axis=1)[:, ::-1]
@@ -260,7 +260,7 @@ def distribution_band(count: int, level: float = 0.95) -> tuple[Table, Table]:
     return np.maximum(empirical - margin, 0.0), np.minimum(empirical + margin, 1.0)
 
 
-def _weights(count: int, wanted: NDArray[np.int64]) -> Table:
+def draw_weights(count: int, wanted: NDArray[np.int64]) -> Table:
     """How likely the best of n of N is the one ranked i-th, (budgets, N): from the top, n/N · Π_{k=i+1}^{N} (k−n)/(k−1).
 
     A product of factors between 0 and 1: exact to rounding for any N, where binomials overflow.
@@ -268,7 +268,7 @@ def _weights(count: int, wanted: NDArray[np.int64]) -> Table:
     rank, n = np.arange(count, 0, -1), wanted[:, None]
     factors = np.ones((len(wanted), count))
     factors[:, 1:] = np.maximum(rank[:-1] - n, 0) / np.maximum(rank[:-1] - 1, 1)
-    factors[:, 0] = wanted / count
+    factors[:, :1] = n / max(count, 1)
     inside = (wanted >= 1) & (wanted <= count)
     return np.where(inside[:, None], np.cumprod(factors, axis=1)[:, ::-1], math.nan)
 

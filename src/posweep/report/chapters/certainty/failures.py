@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from posweep.report.chapter import Column, Drawing, Sheet
-from posweep.report.chapters.certainty.part import Part, described, described_columns, described_values, drawn, interval
+from posweep.report.chapter import Column, Drawing, Part, Sheet
+from posweep.report.chapters.certainty.part import described, described_columns, described_values, drawn, interval
 from posweep.report.drawing.failures import failure_policies
 from posweep.report.tables import STATUSES, Diverged, Tables, title
 from posweep.robustness import Interval, configuration_scores

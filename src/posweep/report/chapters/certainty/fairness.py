@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from posweep.records import TrialSpec
-from posweep.report.chapter import Column, Sheet
-from posweep.report.chapters.certainty.part import Part
+from posweep.report.chapter import Column, Part, Sheet
 from posweep.report.drawing.axes import declared, number, symbol
 from posweep.report.tables import Tables, plain_scores, status, title
 

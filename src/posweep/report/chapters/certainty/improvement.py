@@ -7,18 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from posweep.report.chapter import Column, Drawing, Sheet
-from posweep.report.chapters.certainty.part import (
-    LEVEL,
-    PERCENT,
-    SEED,
-    Part,
-    compared,
-    drawn,
-    few_seeds,
-    middles,
-    scores,
-)
+from posweep.report.chapter import Column, Drawing, Part, Sheet
+from posweep.report.chapters.certainty.part import LEVEL, PERCENT, SEED, compared, drawn, few_seeds, middles, scores
 from posweep.report.drawing.improvement import improvement_matrix as draw
 from posweep.report.tables import Tables, title
 from posweep.robustness import Improvement, improvement_matrix

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from posweep.report.chapter import Column, Sheet
-from posweep.report.chapters.certainty.part import PERCENT, RATE, SEED, Part, compared, drawn, middles, scores
+from posweep.report.chapter import Column, Part, Sheet
+from posweep.report.chapters.certainty.part import PERCENT, RATE, SEED, compared, drawn, middles, scores
 from posweep.report.drawing.axes import number, symbol
 from posweep.report.tables import Diverged, Tables, title
 from posweep.robustness import (

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posweep.report.chapter import Column, Drawing, Sheet
+from posweep.report.chapter import Column
 from posweep.report.tables import Tables, is_win_rate
 from posweep.robustness import Interval, Sample, configuration_scores, crossed_interval, typical, with_scores
 from posweep.robustness.crossed import Statistic
@@ -22,17 +21,6 @@ SEED = 0  # of every draw: the same record gives the same bytes
 LEVEL, PERCENT = 0.05, "5 %"
 COVERED = {1: "28 to 95 %", 2: "88 to 97 %", 3: "92 to 98 %"}
 """Of simulated sweeps with so few seeds, in how many a 95 % interval held what other seeds and prompts would give."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of a chapter; the fields are those of `Chapter`."""
-
-    words: tuple[str, ...] = ()
-    sheets: tuple[Sheet, ...] = ()
-    drawings: tuple[Drawing, ...] = ()
-    silences: tuple[str, ...] = ()
-    finding: str = ""
 
 
 def compared(tables: Tables) -> list[str]:

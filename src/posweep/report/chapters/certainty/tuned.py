@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from posweep.report.chapter import Column, Sheet
+from posweep.report.chapter import Column, Part, Sheet
 from posweep.report.chapters.certainty.part import (
     RATE,
     SEED,
-    Part,
     compared,
     described,
     described_columns,

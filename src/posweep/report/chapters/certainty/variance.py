@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from posweep.report.chapter import Column, Drawing, Sheet
-from posweep.report.chapters.certainty.part import Part, compared
+from posweep.report.chapter import Column, Drawing, Part, Sheet
+from posweep.report.chapters.certainty.part import compared
 from posweep.report.drawing.variance import variance_shares
 from posweep.report.tables import Tables, title
 from posweep.robustness import Components, variance_components

@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from posweep.records import Opponents
-from posweep.report.chapter import Column, Sheet
-from posweep.report.chapters.cost.sweep import SAID, SIGNIFICANT, Part, Sweep, points, titles
+from posweep.report.chapter import Column, Part, Sheet
+from posweep.report.chapters.cost.sweep import SAID, SIGNIFICANT, Sweep, points, titles
 from posweep.robustness import (
     Interval,
     Sample,

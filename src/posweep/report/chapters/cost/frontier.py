@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from posweep.report.chapter import Column, Drawing, Sheet
+from posweep.report.chapter import Column, Drawing, Part, Sheet
 from posweep.report.chapters.cost.best_of_n import rivals
-from posweep.report.chapters.cost.sweep import SAID, SIGNIFICANT, Part, Sweep, ends, means, points, titles
+from posweep.report.chapters.cost.sweep import SAID, SIGNIFICANT, Sweep, ends, means, points, titles
 from posweep.report.drawing.axes import ROUND_NATS
 from posweep.report.drawing.costs import frontiers
 from posweep.report.tables import title

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from posweep.report.chapter import Column, Drawing, Sheet
-from posweep.report.chapters.cost.sweep import SAID, SIGNIFICANT, Part, Sweep, ends
+from posweep.report.chapter import Column, Drawing, Part, Sheet
+from posweep.report.chapters.cost.sweep import SAID, SIGNIFICANT, Sweep, ends
 from posweep.report.drawing.matrix import matrices
 from posweep.report.tables import title
 from posweep.robustness import (

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from posweep.records import Opponents
-from posweep.report.chapter import Column, Drawing, Sheet
-from posweep.report.chapters.cost.sweep import SAID, SIGNIFICANT, Part, Sweep, ends, means, points, titles
+from posweep.report.chapter import Column, Drawing, Part, Sheet
+from posweep.report.chapters.cost.sweep import SAID, SIGNIFICANT, Sweep, ends, means, points, titles
 from posweep.report.drawing.costs import against_length, raw_against_controlled
 from posweep.report.tables import Tables, is_win_rate, measures_of, title
 from posweep.robustness import (

@@ -11,7 +11,6 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from posweep.records import Opponents
-from posweep.report.chapter import Drawing, Sheet
 from posweep.report.tables import SPLIT_SEED, Diverged, Tables, is_win_rate, title
 from posweep.robustness import Interval, Sample, configuration_scores, halves
 from posweep.robustness.best import Halves
@@ -24,17 +23,6 @@ SPLITS = 4
 SIGNIFICANT = 0.05
 SAID = 6
 """Methods that get a sentence each; of more, the table speaks."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one part adds to the chapter."""
-
-    words: tuple[str, ...] = ()
-    sheets: tuple[Sheet, ...] = ()
-    drawings: tuple[Drawing, ...] = ()
-    silences: tuple[str, ...] = ()
-    finding: str = ""
 
 
 @dataclass(frozen=True)
