@@ -130,7 +130,10 @@ CHANGES = {
     "nothing": [
         "train.micro_batch_size=8", "sample.batch_size=8", "executor.kind=local", "executor=local", "executor.workers=1",
         "executor.address=auto", "executor.trial_resources.cpu=2", "executor.trial_resources.gpu=1",
-        "executor.trial_resources.gpu_memory=9", "train.keep=all", "tracking=none",
+        "executor.trial_resources.gpu_memory=9", "executor.storage=/elsewhere", "executor.wait_minutes=1",
+        "executor.retries=1", "executor.stop_after_failures=1", "executor.stop_at_failed_share=1", "train.keep=all",
+        "train.checkpoint_minutes=1", "train.checkpoint_steps=1", "search=tpe", "search.kind=tpe", "search.trials=1",
+        "search.at_once=1", "search.seed=1", "tracking=none",
         "tracking.kind=none", "tracking.uri=http://x", "output_dir=elsewhere", "sweep.name=other",
         "sweep.primary_metric=iid/mean_score", "method.dpo.grid.beta=[0.9]", "method.ln_dpo.grid.beta=[0.9]",
         "method.simpo.grid.beta=[0.9]", "method.simpo.grid.gamma=[0.9]", "method.dpo.grid.learning_rate=[0.9]",

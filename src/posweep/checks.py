@@ -26,6 +26,7 @@ from posweep.settings import (
     ModelSettings,
     SampleSettings,
     ScratchModel,
+    SearchSettings,
     SweepSettings,
     TrackingSettings,
     TrainSettings,
@@ -37,6 +38,7 @@ SECTIONS: dict[str, type] = {
     "sample": SampleSettings,
     "executor": ExecutorSettings,
     "tracking": TrackingSettings,
+    "search": SearchSettings,
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -192,7 +192,8 @@ class HeldOutPair(JsonRecord):
 class TrialResult(JsonRecord):
     """What a trial came to: its measures, its training curves (at most 200 points each), its seconds by stage.
 
-    `measures` are named `<set>/<measure>`; `along` holds the same at each earlier point of `train.evaluate_at`.
+    `measures` are named `<set>/<measure>`; `along` holds the same at each earlier point of `train.evaluate_at`; `notes`
+    what happened on the way and changes no number by more than rounding: `resumed_at` (steps), `micro_batch_size` (pairs).
     """
 
     key: str
@@ -205,6 +206,7 @@ class TrialResult(JsonRecord):
     seconds: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
     started_at: float = 0.0
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -237,12 +239,17 @@ class SweepHeader(JsonRecord):
 
 @dataclass(frozen=True)
 class TrialFailure(JsonRecord):
-    """A trial that a mistake or the machine ended: the first line, the class and the log with the whole story."""
+    """A trial that a mistake or the machine ended: the first line, the class and the log with the whole story.
+
+    `kind`: `bug` (an exception), `memory` (not even one pair at a time fits), `judge` (none answers), `lost` (its worker or
+    node went away more often than `executor.retries` allows).
+    """
 
     key: str
     error: str
     message: str
     log: str = ""
+    kind: str = "bug"
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,8 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The one optimisation loop. Everything here but `micro_batch_size` and `evaluate_at` determines the weights."""
+    """The one optimisation loop. Everything here but `micro_batch_size`, `evaluate_at`, checkpoints and `keep` determines
+    the weights."""
 
     learning_rate: float = number(3e-4, above=0, symbol="learning rate", scale="log")
     epochs: float = number(1.0, above=0)
@@ -217,7 +218,9 @@ class TrainSettings:
     threads: int = number(1, at_least=1)
     micro_batch_size: int | None = number(None, at_least=1, scope="none")
     evaluate_at: tuple[float, ...] = number((1.0,), above=0, at_most=1, scope="response")
-    keep: str = choice("adapters", "nothing", "adapters", "all", scope="none")
+    checkpoint_minutes: float | None = number(10.0, above=0, scope="none")
+    checkpoint_steps: int | None = number(None, at_least=1, scope="none")
+    keep: str = choice("adapters", "nothing", "adapters", "best", "all", scope="none")
 
 
 @dataclass(frozen=True)
@@ -349,8 +352,14 @@ class ExecutorSettings:
 
     kind: str = choice("ray", "ray", "local", scope="none")
     address: str | None = None
+    storage: str | None = setting(None, scope="none")
     workers: int | None = number(None, at_least=1, scope="none")
     trial_resources: TrialResources = field(default_factory=TrialResources)
+    method_resources: Mapping[str, TrialResources] = nested(dict, scope="none")
+    wait_minutes: float = number(0.0, at_least=0, scope="none")
+    retries: int = number(3, at_least=0, scope="none")
+    stop_after_failures: int = number(5, at_least=1, scope="none")
+    stop_at_failed_share: float = number(0.5, above=0, at_most=1, scope="none")
 
 
 @dataclass(frozen=True)
@@ -359,6 +368,16 @@ class TrackingSettings:
 
     kind: str = choice("mlflow", "mlflow", "none", scope="none")
     uri: str = "sqlite:///mlflow.db"
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """A search for each method's peak after its planned trials; what it tries enters no distribution."""
+
+    kind: str = choice("none", "none", "tpe", scope="none")
+    trials: int = number(20, at_least=1, scope="none")
+    at_once: int = number(4, at_least=1, scope="none")
+    seed: int = number(0, at_least=0, scope="none")
 
 
 # --- the sweep
@@ -406,6 +425,7 @@ class Configuration:
     judges: Mapping[str, JudgeSettings]
     executor: ExecutorSettings
     tracking: TrackingSettings
+    search: SearchSettings = field(default_factory=SearchSettings)
     output_dir: str = "outputs"
 
     @property
