@@ -69,3 +69,9 @@ class Diverged(PosweepError, ArithmeticError):
 
     def __reduce__(self) -> tuple[type[Diverged], tuple[int, str]]:
         return type(self), (self.step, self.what)
+
+
+class Stopped(PosweepError):
+    """The sweep was asked to stop: the trial left a checkpoint and neither result nor failure."""
+
+    exit_code = 130

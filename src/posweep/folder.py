@@ -16,6 +16,8 @@ from posweep.settings import Configuration
 
 RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl", "config.yaml", ".lock"
 COMMITS, OPPONENTS = "commits.json", "opponents.json"
+STOP = "stop"
+"""While it lies in the sweep's folder, trials write a checkpoint and give up their place: the driver was interrupted."""
 
 
 def folder_of(configuration: Configuration) -> Path:
