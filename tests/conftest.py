@@ -22,6 +22,22 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
+FIGURES: dict[str, str] = {}
+"""What long tests measured (`figures` of tests/torture/conftest.py), in the process that prints it."""
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        FIGURES.update(value for name, value in report.user_properties if name == "figure")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if FIGURES:
+        terminalreporter.section("what was measured")
+    for what, value in FIGURES.items():
+        terminalreporter.write_line(f"{what:<{max(map(len, FIGURES))}}  {value}")
+
+
 @pytest.fixture(scope="session")
 def smoke():
     """The smoke sweep, narrower still, under two judges."""

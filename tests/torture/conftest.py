@@ -1,21 +1,36 @@
-"""The long tests measure as they go: what they found is printed as one table at the end."""
+"""The long tests measure as they go: what they found is printed as one table at the end (tests/conftest.py)."""
+
+from collections.abc import Iterator, MutableMapping
 
 import pytest
 
-FIGURES = pytest.StashKey[dict[str, str]]()
+
+class Figures(MutableMapping[str, str]):
+    """What a test measured, handed to the process that prints as properties of the test: tests run in several processes."""
+
+    def __init__(self, properties: list[tuple[str, object]]):
+        self.properties = properties
+
+    def __setitem__(self, what: str, value: object) -> None:
+        self.properties.append(("figure", (what, str(value))))
+
+    def __getitem__(self, what: str) -> str:
+        return dict(self._all())[what]
+
+    def __delitem__(self, what: str) -> None:
+        raise TypeError("what was measured stays measured")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._all()))
+
+    def __len__(self) -> int:
+        return len(dict(self._all()))
+
+    def _all(self) -> list[tuple[str, str]]:
+        return [value for name, value in self.properties if name == "figure"]
 
 
-@pytest.fixture(scope="session")
-def figures(request) -> dict[str, str]:
+@pytest.fixture
+def figures(request) -> Figures:
     """What was measured → the value with its unit; goes into the table."""
-    return request.config.stash.setdefault(FIGURES, {})
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    found = config.stash.get(FIGURES, {})
-    if not found:
-        return
-    terminalreporter.section("what was measured")
-    wide = max(map(len, found))
-    for what, value in found.items():
-        terminalreporter.write_line(f"{what:<{wide}}  {value}")
+    return Figures(request.node.user_properties)
