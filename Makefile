@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test torture test-peers bench check format docs plan sweep status report ui clean
+.PHONY: help demo smoke test torture test-sweeps test-peers bench check format docs plan sweep status report ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,10 +16,13 @@ smoke: .venv/ready  ## run the smallest sweep there is: does everything work her
 	$(BIN)/posweep sweep=smoke
 
 test: .venv/ready  ## run the tests
-	$(BIN)/python -m pytest -m "not torture" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not torture and not whole" -n 2 --dist loadgroup
 
-torture: .venv/ready  ## run the long tests too: an empty environment, whole sweeps
-	$(BIN)/python -m pytest -m torture
+torture: .venv/ready  ## break sweeps in every way there is, and run the other long tests: half an hour, ends with a table
+	$(BIN)/python -m pytest -m torture -n 2 --dist loadgroup
+
+test-sweeps: .venv/ready  ## run the documentation's long sweeps as it says: half an hour
+	$(BIN)/python -m pytest -m whole
 
 test-peers: .venv-peers/ready  ## compare losses and gradients with TRL, in an environment of its own
 	TRL_EXPERIMENTAL_SILENCE=1 .venv-peers/bin/python -m pytest tests/peers
