@@ -8,6 +8,8 @@ import pytest
 
 from posweep import console, memory
 from posweep.config import configure
+from posweep.console import plan as verb
+from posweep.console.base import by_block
 from posweep.errors import PreflightError
 from posweep.folder import folder_of
 from posweep.judges.comparison import planned
@@ -55,8 +57,8 @@ def shapes(*extra: str):
 
 
 def times(plan, finished) -> list[float | None]:
-    known = console._seconds_of_a_trial(plan, finished)
-    return [console._seconds_left(specs, finished, known) for specs in console._by_block(plan).values()]
+    known = verb._seconds_of_a_trial(plan, finished)
+    return [verb._seconds_left(specs, finished, known) for specs in by_block(plan).values()]
 
 
 def result(spec, seconds: float, status: str = "finished") -> TrialResult:
@@ -82,9 +84,9 @@ def test_a_trial_that_diverged_tells_nothing_of_how_long_one_takes():
         spec for spec in plan if spec.method == "dpo" and (spec.train["batch_size"], spec.train["epochs"]) == (8, 1.0)
     ]
     finished = {specs[0].key: result(specs[0], 100.0), specs[1].key: result(specs[1], 2.0, "diverged")}
-    known = console._seconds_of_a_trial(plan, finished)
+    known = verb._seconds_of_a_trial(plan, finished)
     assert known == {("dpo", 8, 1.0): 100.0}
-    assert console._seconds_left(specs, finished, known) == 200.0
+    assert verb._seconds_left(specs, finished, known) == 200.0
 
 
 def test_where_all_is_done_nothing_is_left(capsys):
