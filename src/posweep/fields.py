@@ -112,7 +112,7 @@ def plain(value: Any) -> Any:
 
 def canonical(content: Any) -> str:
     """Plain data as JSON, the same text whatever the order of its keys."""
-    return json.dumps(plain(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_path)
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_jsonable)
 
 
 def fingerprint(content: Any) -> str:
@@ -120,9 +120,12 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
 
 
-def _path(value: Any) -> str:
+def _jsonable(value: Any) -> Any:
+    """What JSON does not know by itself."""
     if isinstance(value, Path):
         return str(value)
+    if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+        return plain(value)
     raise TypeError(f"{value!r} has no place in a key")
 
 

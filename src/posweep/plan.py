@@ -11,7 +11,7 @@ Three nested keys name the work, each of everything that determines its numbers 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ DETECTABLE = 2.8 * 0.35
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials of a sweep, in order; no key twice."""
+    """The trials of a sweep, in order; no key twice. Those that a search chose by scores it saw come last."""
 
     name: str
     trials: tuple[TrialSpec, ...]
@@ -54,6 +54,18 @@ class Plan:
             )
         return found[0]
 
+    @property
+    def adaptive(self) -> tuple[TrialSpec, ...]:
+        """The trials of a search: they are no part of the grid, and enter no distribution."""
+        return tuple(spec for spec in self if spec.design == "adaptive")
+
+    def extended(self, trials: Iterable[TrialSpec]) -> Plan:
+        """The same with trials appended; one that it holds already stays as it is."""
+        held = {spec.key: spec for spec in self}
+        for spec in trials:
+            held.setdefault(spec.key, spec)
+        return Plan(self.name, tuple(held.values()))
+
     def to_jsonl(self) -> str:
         """One trial a line, the same bytes in every process."""
         return "".join(canonical(spec.to_json()) + "\n" for spec in self)
@@ -74,12 +86,8 @@ def make_plan(configuration: Configuration) -> Plan:
     points = [(block, point) for block in blocks(configuration, problems) for point in expand(block, problems)]
     if problems:
         raise ConfigError(problems)
-    context = _context(configuration)
-    trials = (
-        _trial(configuration, context, block, point, seed)
-        for block, point in points
-        for seed in configuration.sweep.seeds
-    )
+    planner = Planner(configuration)
+    trials = (planner.trial(block, point, seed) for block, point in points for seed in configuration.sweep.seeds)
     unique = {spec.key: spec for spec in reversed(list(trials))}
     return Plan(configuration.sweep.name, tuple(reversed(unique.values())))
 
@@ -113,6 +121,45 @@ def shared_fingerprints(configuration: Configuration) -> dict[str, Any]:
 # --- keys
 
 
+class Planner:
+    """Makes trials with their keys. What all keys of a sweep have in common (content of files too) is read once.
+
+    Attributes:
+        context: what enters the keys besides a trial's own values, by the key that it enters: train, response, score.
+    """
+
+    def __init__(self, configuration: Configuration):
+        self.methods, self.settings = configuration.methods, scoped(configuration.train, "train")
+        self.context = _context(configuration)
+
+    def trial(self, block: Mapping[str, Any], point: Mapping[str, Any], seed: int, adaptive: bool = False) -> TrialSpec:
+        """The trial of a point with a seed.
+
+        Args:
+            block: as `blocks.blocks` gives it: `method`, `index`, how it chooses its points and, if said, `prior`.
+            point: values as their declared types, as `blocks.expand` gives them.
+            adaptive: whether a search that saw scores chose the point.
+        """
+        method, objective, own = (
+            block["method"],
+            OBJECTIVES[block["method"]],
+            hyperparameters(OBJECTIVES[block["method"]]),
+        )
+        given = {**self.methods[method].hyperparameters, **{n: v for n, v in point.items() if n in own}}
+        values = plain(objective(**given))
+        train = {**self.settings, **{n: v for n, v in point.items() if n not in own}}
+        work = {"method": method, "version": objective.version, "hyperparameters": values, "train": train}
+        configured = fingerprint({**self.context["train"], **work})
+        key = fingerprint({"configuration": configured, "seed": seed})
+        response_key = fingerprint({"key": key, **self.context["response"]})
+        score_key = fingerprint({"response_key": response_key, **self.context["score"]})
+        return TrialSpec(
+            key=key, response_key=response_key, score_key=score_key, configuration=configured, method=method,
+            hyperparameters=values, train=train, seed=seed, varied=tuple(point), block=block["index"],
+            prior=block.get("prior", "custom"), design="adaptive" if adaptive else design(block),
+        )  # fmt: skip
+
+
 def _context(configuration: Configuration) -> dict[str, Any]:
     shared = shared_fingerprints(configuration)
     return {
@@ -125,24 +172,3 @@ def _context(configuration: Configuration) -> dict[str, Any]:
         },
         "score": {"judges": list(shared["judges"].items())},
     }
-
-
-def _trial(
-    configuration: Configuration, context: Mapping[str, Any], block: Mapping[str, Any],
-    point: Mapping[str, Any], seed: int,
-) -> TrialSpec:  # fmt: skip
-    method = block["method"]
-    objective, own = OBJECTIVES[method], hyperparameters(OBJECTIVES[method])
-    given = {**configuration.methods[method].hyperparameters, **{n: v for n, v in point.items() if n in own}}
-    values = plain(objective(**given))
-    train = {**scoped(configuration.train, "train"), **{n: v for n, v in point.items() if n not in own}}
-    work = {"method": method, "version": objective.version, "hyperparameters": values, "train": train}
-    configured = fingerprint({**context["train"], **work})
-    key = fingerprint({"configuration": configured, "seed": seed})
-    response_key = fingerprint({"key": key, **context["response"]})
-    score_key = fingerprint({"response_key": response_key, **context["score"]})
-    return TrialSpec(
-        key=key, response_key=response_key, score_key=score_key, configuration=configured, method=method,
-        hyperparameters=values, train=train, seed=seed, varied=tuple(point), block=block["index"],
-        prior=block.get("prior", "custom"), design=design(block),
-    )  # fmt: skip
