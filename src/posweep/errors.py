@@ -54,6 +54,12 @@ class JudgeUnavailable(PosweepError, ConnectionError):
     exit_code = 3
 
 
+class StorageUnavailable(PosweepError, ConnectionError):
+    """A storage that does not answer, for good; what is finished is kept where it was made."""
+
+    exit_code = 3
+
+
 class TrialsFailed(PosweepError):
     """Trials failed although the configuration was right."""
 

@@ -87,14 +87,19 @@ class Shared:
     facts: Mapping[str, Any]
 
 
-def prepare(configuration: Configuration, store: Store, device: str = "cpu", measured: bool = True) -> Shared:
+def prepare(
+    configuration: Configuration, store: Store, device: str = "cpu", measured: bool = True,
+    fingerprints: Mapping[str, Any] | None = None,
+) -> Shared:  # fmt: skip
     """Make what is missing, then read everything; the numbers are the same whether it was there or not.
 
     Args:
         measured: whether policies are to be measured; if not, evaluation sets and judges are left out.
+        fingerprints: what `shared_fingerprints` found on another machine; None computes them.
     """
     with threads(configuration.train.threads):
-        return _Preparation(configuration, store, device, measured).shared()
+        found = fingerprints or shared_fingerprints(configuration)
+        return _Preparation(configuration, store, device, measured, found).shared()
 
 
 def release() -> None:
@@ -107,11 +112,13 @@ def release() -> None:
 class _Preparation:
     """The order in which artifacts are made; each names what determines it."""
 
-    def __init__(self, configuration: Configuration, store: Store, device: str, measured: bool = True):
+    def __init__(
+        self, configuration: Configuration, store: Store, device: str, measured: bool, fingerprints: Mapping[str, Any]
+    ):
         self.configuration, self.store, self.device = configuration, store, device
         self.judged = configuration.judges if measured else {}
         self.sets = configuration.sets if measured else ()
-        self.fingerprints = shared_fingerprints(configuration)
+        self.fingerprints = fingerprints
 
     @cached_property
     def needs(self) -> set[Need]:

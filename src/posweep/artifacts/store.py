@@ -6,15 +6,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from posweep.fields import fingerprint
-
-MANIFEST = "manifest.json"
+from posweep.mirror import MANIFEST, NoMirror
 
 MADE = {
     "sft": "the SFT policy",
@@ -30,39 +30,51 @@ MADE = {
 
 @dataclass(frozen=True)
 class Store:
-    """Artifacts under `root/<kind>/<fingerprint>/`, with a manifest that says what is complete."""
+    """Artifacts under `root/<kind>/<fingerprint>/`, with a manifest that says what is complete.
+
+    With a mirror, what is missing is looked for in the storage first, and what was made goes there.
+    """
 
     root: Path
     say: Callable[[str], None] = lambda _: None
+    mirror: NoMirror = field(default_factory=lambda: NoMirror(Path()))
 
     def get(self, kind: str, content: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder of an artifact; `make` fills it where it is missing or incomplete, under a lock of its own."""
         folder = self.root / kind / fingerprint(content)
-        if _complete(folder):
-            return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not _complete(folder):
-                self.say(kind)
-                self._write(folder, content, make)
+        name = f"artifacts/{kind}/{folder.name}"
+        if not _complete(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not _complete(folder) and not _filled(folder, partial(self.mirror.fetch, name)):
+                    self.say(kind)
+                    _filled(folder, lambda temporary: _made(temporary, content, make))
+        self.mirror.offer(name)
         return folder
 
-    def _write(self, folder: Path, content: Mapping[str, Any], make: Callable[[Path], None]) -> None:
-        """Fill a temporary folder beside it, then give it its name: half an artifact is never found."""
-        for stale in folder.parent.glob(f".{folder.name}-*"):
-            shutil.rmtree(stale, ignore_errors=True)  # of a process that was killed; we hold the lock
-        temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
-        temporary.mkdir()
-        try:
-            make(temporary)
-            sizes = {str(f.relative_to(temporary)): f.stat().st_size for f in temporary.rglob("*") if f.is_file()}
-            (temporary / MANIFEST).write_text(
-                json.dumps({"content": content, "files": sizes}, indent=1, sort_keys=True)
-            )
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.replace(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+def _filled(folder: Path, fill: Callable[[Path], bool]) -> bool:
+    """Fill a temporary folder beside it, then give it its name: half an artifact is never found."""
+    for stale in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(stale, ignore_errors=True)  # of a process that was killed; we hold the lock
+    temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
+    temporary.mkdir()
+    try:
+        if not fill(temporary) or not _complete(temporary):
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+        return True
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _made(folder: Path, content: Mapping[str, Any], make: Callable[[Path], None]) -> bool:
+    """Make an artifact and say what it consists of."""
+    make(folder)
+    sizes = {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
+    (folder / MANIFEST).write_text(json.dumps({"content": content, "files": sizes}, indent=1, sort_keys=True))
+    return True
 
 
 def _complete(folder: Path) -> bool:

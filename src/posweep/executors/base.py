@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from posweep.records import TrialSpec
 from posweep.settings import Configuration
@@ -13,11 +13,16 @@ from posweep.settings import Configuration
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker needs to know besides a key: the configuration, the trials by key, the sweep's folder."""
+    """What a worker needs to know besides a key: the configuration, the trials by key, the sweep's folder.
+
+    `fingerprints` are those of what trials share (`plan.shared_fingerprints`): a worker elsewhere may lack the files to
+    compute them from.
+    """
 
     configuration: Configuration
     folder: Path
     specs: dict[str, TrialSpec]
+    fingerprints: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

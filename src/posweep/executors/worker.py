@@ -11,6 +11,7 @@ from posweep.artifacts.store import Store
 from posweep.executors.base import Work
 from posweep.folder import policy_folder
 from posweep.ledger import Ledger
+from posweep.mirror import worker_mirror
 from posweep.policy.load import keep_policy
 from posweep.records import Outcome, TrialFailure, TrialSpec
 from posweep.trial import rescore, run_trial
@@ -23,19 +24,25 @@ class Worker:
 
     def __init__(self, work: Work):
         self.work = work
-        self.ledger = Ledger(work.folder)
+        self.mirror = worker_mirror(work.configuration, work.folder)
+        self.folder = self.mirror.folder
+        self.ledger = Ledger(self.folder)
         self._shared: Shared | None = None
 
     @property
     def shared(self) -> Shared:
         """The artifacts, read on the first trial."""
         if self._shared is None:
-            configuration = self.work.configuration
-            self._shared = prepare(configuration, Store(self.work.folder / "artifacts"), configuration.device)
+            configuration, store = self.work.configuration, Store(self.folder / "artifacts", mirror=self.mirror)
+            self._shared = prepare(configuration, store, configuration.device, True, self.work.fingerprints)
         return self._shared
 
     def run(self, key: str) -> End:
         """Run one trial and record what became of it; a mistake of ours fails that trial, not the sweep."""
+        with self.mirror.trial(key):
+            return self._run(key)
+
+    def _run(self, key: str) -> End:
         spec = self.work.specs[key]
         try:
             outcome = self._outcome(spec, self.shared)
@@ -69,4 +76,4 @@ class Worker:
         """What the settings say of a trained policy."""
         keep, policy = self.work.configuration.train.keep, shared.policy
         if keep == "all" or (keep == "adapters" and policy.adapted):
-            keep_policy(policy, policy_folder(self.work.folder, key))
+            keep_policy(policy, policy_folder(self.folder, key))
