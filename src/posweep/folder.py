@@ -15,7 +15,7 @@ from posweep.records import Opponents, SweepHeader
 from posweep.settings import Configuration
 
 RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl", "config.yaml", ".lock"
-COMMITS, OPPONENTS = "commits.json", "opponents.json"
+COMMITS, OPPONENTS, IDENTITY = "commits.json", "opponents.json", "identity.json"
 STOP = "stop"
 """While it lies in the sweep's folder, trials write a checkpoint and give up their place: the driver was interrupted."""
 
@@ -28,6 +28,11 @@ def folder_of(configuration: Configuration) -> Path:
 def policy_folder(folder: Path, key: str) -> Path:
     """Where a trained policy is kept."""
     return folder / "policies" / key
+
+
+def checkpoint_file(folder: Path, key: str) -> Path:
+    """Where a trial that is not finished goes on."""
+    return folder / "checkpoints" / f"{key}.pt"
 
 
 def running_keys(folder: Path) -> set[str]:

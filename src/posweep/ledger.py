@@ -94,13 +94,18 @@ class Ledger:
         return self.folder / "logs" / f"{key}.json"
 
 
-def write_atomically(file: Path, content: Any) -> None:
+def write_atomically(file: Path, content: Any, indent: int | None = None) -> None:
     """Write JSON so that a reader finds the old file or the new one, never half of it."""
+    write_text_atomically(file, json.dumps(content, indent=indent))
+
+
+def write_text_atomically(file: Path, text: str) -> None:
+    """The same of text."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}-{os.getpid()}-{threading.get_ident()}")
     try:
-        with temporary.open("w") as stream:
-            json.dump(content, stream)
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)
