@@ -51,6 +51,7 @@ def checked(composed: Mapping[str, Any], source: str, problems: list[str]) -> Co
     data = _of_kind(DATA, composed.get("data"), "data", problems)
     if getattr(data, "path", ""):  # workers stand in other folders
         data = dataclasses.replace(data, path=str(Path(data.path).expanduser().absolute()))
+    sections["executor"] = _executor(sections["executor"], composed.get("method") or {}, problems)
     judges = {n: _of_kind(JUDGES, s, f"judge.{n}", problems) for n, s in (composed.get("judge") or {}).items()}
     methods = _methods(composed.get("method") or {}, problems)
     output_dir = composed.get("output_dir", "outputs")
@@ -86,6 +87,29 @@ def _name_problems(configuration: Configuration) -> list[str]:
     judges = {f"judge.{name}": one for name, one in configuration.judges.items()}
     places = {"model": configuration.model, "data": configuration.data, **evaluation, **judges}
     return [problem for place, one in places.items() if hasattr(one, "name") for problem in hub.missing(one, place)]
+
+
+def _executor(settings: ExecutorSettings, methods: Iterable[str], problems: list[str]) -> ExecutorSettings:
+    """Requests of methods that this sweep has not are left out: they may stand in a file that several sweeps share."""
+    place = "executor.method_resources"
+    problems += [
+        f"{place}.{name}: no such method; there are {', '.join(OBJECTIVES)}.{nearest(name, list(OBJECTIVES))}"
+        for name in settings.method_resources
+        if name not in OBJECTIVES
+    ]
+    own = {name: asked for name, asked in settings.method_resources.items() if name in methods}
+    all_of_them = settings.trial_resources
+    problems += [
+        f"{place}.{name}.gpu: asks for {asked.gpu:g} GPU, and executor.trial_resources.gpu for {all_of_them.gpu:g}; trials "
+        "of one sweep compute all on a GPU or all without, for that changes rounding: set both > 0, or both to 0."
+        for name, asked in own.items()
+        if (asked.gpu > 0) != (all_of_them.gpu > 0)
+    ]
+    if settings.storage is not None:
+        from posweep.storage import setting_problems
+
+        problems += setting_problems(settings.storage)
+    return dataclasses.replace(settings, method_resources=own)
 
 
 def _of_kind(kinds: Mapping[str, type], values: Any, place: str, problems: list[str]) -> Any:

@@ -361,6 +361,16 @@ class ExecutorSettings:
     stop_after_failures: int = number(5, at_least=1, scope="none")
     stop_at_failed_share: float = number(0.5, above=0, at_most=1, scope="none")
 
+    def request(self, method: str) -> TrialResources:
+        """What a trial of a method asks for."""
+        return self.method_resources.get(method, self.trial_resources)
+
+    @property
+    def requests(self) -> dict[str, TrialResources]:
+        """Everything that trials ask for, by the setting that says so."""
+        own = {f"executor.method_resources.{method}": asked for method, asked in self.method_resources.items()}
+        return {"executor.trial_resources": self.trial_resources, **own}
+
 
 @dataclass(frozen=True)
 class TrackingSettings:

@@ -26,8 +26,6 @@ T = TypeVar("T")
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2", "memory"}
 """Where a file appears when it is whole, and renaming would copy it."""
-ATTEMPTS = 4
-"""Tries before a storage counts as gone, 1, 2 and 4 seconds apart."""
 AT_ONCE = 16
 """Files on their way at the same time."""
 FINAL = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
@@ -41,10 +39,12 @@ class Storage:
     Args:
         url: what `executor.storage` says.
         sweep: the name of the sweep; empty where `url` is the sweep's own folder.
+        attempts: tries before a storage counts as gone, 1, 2, 4 … seconds apart.
     """
 
     url: str
     sweep: str = ""
+    attempts: int = 4
 
     def push(self, file: Path, name: str) -> None:
         """Copy a file there."""
@@ -147,18 +147,18 @@ class Storage:
 
     def _try(self, do: Callable[[Any], T]) -> T:
         """Several times, for networks have hiccups; what is still wrong then becomes a sentence."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self.attempts):
             try:
                 return do(self._place[0])
             except FileNotFoundError:
                 raise
             except Exception as error:  # every filesystem has errors of its own
-                if attempt + 1 == ATTEMPTS or isinstance(error, FINAL):
+                if attempt + 1 == self.attempts or isinstance(error, FINAL):
                     raise StorageUnavailable(
                         f"executor.storage: {without_password(self.url)} does not answer ({reason(error)})."
                     ) from error
                 time.sleep(2**attempt)
-        raise AssertionError("ATTEMPTS is at least 1")
+        raise AssertionError("there is at least one attempt")
 
 
 def _together(do: Callable[[T], Any], items: Iterable[T]) -> None:
