@@ -7,26 +7,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from posweep.records import Outcome, SweepHeader, SweepRecord, TrialSpec
+from posweep.records import Outcome, SweepHeader, SweepRecord, TrialFailure, TrialSpec
 
 
 class Tracker(Protocol):
-    """What is written down of a sweep, and where people see it."""
+    """What is written down of a sweep, and where people see it.
+
+    All but `preflight` raise TrackerUnavailable where it does not do what it is asked to; the same may be asked again.
+    """
 
     def preflight(self) -> list[str]:
         """What stands in the way, a sentence each; takes at most 5 seconds and leaves nothing behind."""
         ...
 
     def open(self, name: str, plan: Sequence[TrialSpec]) -> None:
-        """Find or make the place of a sweep."""
+        """Find or make the place of a sweep.
+
+        Raises:
+            PreflightError: it says no, and will not say otherwise later.
+        """
         ...
 
     def held(self) -> dict[str, str]:
         """The trials that are completely recorded: key → score key."""
         ...
 
+    def failed(self) -> dict[str, str]:
+        """The trials that are recorded as failed: key → what is said of it."""
+        ...
+
     def write(self, spec: TrialSpec, outcome: Outcome) -> None:
         """Record one trial; a second time is the same as once."""
+        ...
+
+    def fail(self, spec: TrialSpec, failure: TrialFailure, story: str) -> None:
+        """Record that a trial failed, with the text of its log; `write` makes it good."""
         ...
 
     def fetch(self, key: str) -> Outcome | None:
@@ -65,7 +80,14 @@ class NullTracker:
         """Nothing is held."""
         return {}
 
+    def failed(self) -> dict[str, str]:
+        """Nothing is held."""
+        return {}
+
     def write(self, spec: TrialSpec, outcome: Outcome) -> None:
+        """Nothing is written."""
+
+    def fail(self, spec: TrialSpec, failure: TrialFailure, story: str) -> None:
         """Nothing is written."""
 
     def fetch(self, key: str) -> Outcome | None:

@@ -2,79 +2,100 @@
 
 Child runs carry hyperparameters and training settings as params, every measure and (stepped) training curve as metrics,
 `result.json` and the per-prompt table as artifacts, and the tags `sweep method key seed status`. A child is complete when
-its run is FINISHED; a half-written one is written again.
+its run is FINISHED; a half-written one is written again, and so is a failed one when its trial has finished: a key has one run.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
-import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
-from posweep.errors import PreflightError
-from posweep.records import Opponents, Outcome, SweepHeader, SweepRecord, TrialResult, TrialSpec
+from posweep.errors import PreflightError, TrackerUnavailable, first_line
+from posweep.records import Opponents, Outcome, SweepHeader, SweepRecord, TrialFailure, TrialResult, TrialSpec
+from posweep.trackers.store import absolute, database, is_file, ready_for_many, store_problems
 
-SQLITE = "sqlite:///"
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """The UI otherwise takes an experiment with logged tables for one of prompts and agents, and hides its charts."""
 BATCH = 900
 """Metrics per request; MLflow takes 1,000."""
+PAGE = 500
+"""Runs per request, when all of a sweep are listed."""
 AT_ONCE = 8
 """Trials read side by side: a server's answers take longer than reading them."""
-TIMEOUT = 5
-"""Seconds a server may take to answer before anything is started."""
+REFUSED = (401, 403, 404)
+"""Answers that no waiting changes: not allowed, or no MLflow there."""
 PLAN, HEADER, OPPONENTS = "plan.jsonl", "sweep.json", "opponents.json"
-RESULT, ROWS, TABLE = "result.json", "rows.json", "per_prompt.json"
+RESULT, ROWS, TABLE, LOG = "result.json", "rows.json", "per_prompt.json", "trial.log"
+
+
+class Child(NamedTuple):
+    """What is remembered of a trial's run: ten thousand of them must not be asked for again at every write."""
+
+    id: str
+    artifacts: str
+    score_key: str
+    complete: bool = False
+    error: str = ""
+
+    @classmethod
+    def of(cls, run: Any) -> Child:
+        """The same of MLflow's run."""
+        tags = run.data.tags
+        error = tags.get("error", "") if run.info.status == "FAILED" else ""
+        return cls(run.info.run_id, run.info.artifact_uri, tags.get("score_key", ""), _complete(run), error)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """What MLflow, its store or the network says instead of answering, as an error of ours with the innermost reason.
+
+    Raises:
+        TrackerUnavailable: it did not do what it was asked to.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3"):
+            raise  # a mistake of ours
+        raise TrackerUnavailable(_reason(error)) from error
 
 
 class MlflowTracker:
     """One sweep in an MLflow store or server."""
 
     def __init__(self, uri: str):
+        # A request is sent once: what came of one that failed is looked up before the next (MLflow repeats it blindly,
+        # and a run could be there twice). A server may take its time: no trial waits for it.
         os.environ.update(
-            MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_HTTP_REQUEST_TIMEOUT="20", MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
-            MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", MLFLOW_LOGGING_LEVEL="ERROR",
+            MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_HTTP_REQUEST_TIMEOUT="60", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+            MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", MLFLOW_LOGGING_LEVEL="CRITICAL",
+            MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
         )  # fmt: skip
-        # MLflow keeps stores by their URI: a relative one would mean the folder of its first use
-        self.uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}" if uri.startswith(SQLITE) else uri
+        self.uri = absolute(uri)
         self._experiment = self._parent = ""
         self._name = ""
+        self._known: dict[str, Child] | None = None
+        self._unsure: set[str] = set()
 
     def preflight(self) -> list[str]:
         """A server must answer, a store's folder must be there."""
-        parts = urlsplit(self.uri)
-        if parts.password is not None or parts.username is not None:
-            return [
-                "tracking.uri: must hold no user or password, which would be recorded with the sweep; set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment."
-            ]
-        if parts.scheme in ("http", "https"):
-            return _unreachable(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), self.uri)
-        if parts.scheme != "sqlite":
-            return [f"tracking.uri: must be sqlite:///FILE or http(s)://HOST:PORT, got {self.uri!r}."]
-        folder = self._database().parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            return [f"tracking.uri: {folder} is no folder that can be written; name another file in tracking.uri."]
-        return _unreadable(self._database())
+        return store_problems(self.uri)
 
+    @_answering()
     def open(self, name: str, plan: Sequence[TrialSpec]) -> None:
         """Make the store, the experiment and the parent run where they are missing."""
-        if urlsplit(self.uri).scheme == "sqlite":
-            with sqlite3.connect(self._database()) as store:
-                store.execute("PRAGMA journal_mode=WAL")
+        if is_file(self.uri):
+            ready_for_many(database(self.uri))
         client = self.client
-        found = client.get_experiment_by_name(name)
+        found = self._experiment_of(name)
         if found is not None and found.lifecycle_stage != "active":
             raise PreflightError(
                 f"sweep.name: the MLflow experiment {name!r} was deleted; restore it or take another name."
@@ -85,37 +106,62 @@ class MlflowTracker:
         )
         parent = self._find_parent()
         tags = {"sweep": name, "kind": "sweep"}
-        self._parent = parent or client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
+        parent = parent or client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
+        if parent != self._parent:
+            self._known = None  # of another store, or of one that was emptied
+        self._parent = parent
         client.update_run(self._parent, status="RUNNING")
         client.log_text(self._parent, "".join(json.dumps(spec.to_json(), sort_keys=True) + "\n" for spec in plan), PLAN)
 
+    @_answering()
     def held(self) -> dict[str, str]:
         """Completely recorded trials: key → score key."""
-        return {run.data.tags["key"]: run.data.tags.get("score_key", "") for run in self._children() if _complete(run)}
+        self._known = None
+        return {key: child.score_key for key, child in self._children_known().items() if child.complete}
 
+    @_answering()
+    def failed(self) -> dict[str, str]:
+        """Trials recorded as failed: key → what is said of it."""
+        return {key: child.error for key, child in self._children_known().items() if child.error}
+
+    @_answering()
     def write(self, spec: TrialSpec, outcome: Outcome) -> None:
         """Record one trial in the run of its key."""
-        client, run_id = self.client, self._child(spec)
-        result = outcome.result
-        client.log_batch(run_id, params=_params(spec))
-        for part in _in_batches([*_curves(result), *_measures(result)]):
-            client.log_batch(run_id, metrics=part)
-        written = outcome.to_json()
-        client.log_text(run_id, json.dumps(written.pop("result")), RESULT)
-        client.log_text(run_id, json.dumps(written), ROWS)
-        if outcome.responses:
-            client.log_table(run_id, _table(outcome), TABLE)
-        for name, value in {"status": result.status, "score_key": result.score_key, "message": result.message}.items():
-            client.set_tag(run_id, name, value)
-        client.set_terminated(run_id, "FINISHED", end_time=int((result.started_at + result.seconds["total"]) * 1000))
+        result, written = outcome.result, outcome.to_json()
+        with self._looked_up_if_this_fails(spec.key):
+            child = self._child(spec, _tags_of(result), result.started_at)
+            self._log(child, _params(spec), [*_curves(result), *_measures(result)], _tags_of(result))
+            files = {RESULT: written.pop("result"), ROWS: written}
+            if outcome.responses:
+                files[TABLE] = _table(outcome)
+            self._put(child, {name: json.dumps(content) for name, content in files.items()})
+            if child.error:
+                self._forget_failure(child)
+            ended = int((result.started_at + result.seconds["total"]) * 1000)
+            self.client.set_terminated(child.id, "FINISHED", end_time=ended)
+            self._remember(spec.key, child._replace(score_key=result.score_key, complete=True, error=""))
 
+    @_answering()
+    def fail(self, spec: TrialSpec, failure: TrialFailure, story: str) -> None:
+        """Record that a trial failed, unless a result of it is there."""
+        error = said_of(failure)
+        tags = {"status": "failed", "error": error, "failure": failure.kind}
+        with self._looked_up_if_this_fails(spec.key):
+            child = self._child(spec, tags)
+            if child.complete:
+                return
+            self._log(child, _params(spec), [], tags)
+            self._put(child, {LOG: story})
+            self.client.set_terminated(child.id, "FAILED")
+            self._remember(spec.key, child._replace(error=error))
+
+    @_answering()
     def fetch(self, key: str) -> Outcome | None:
         """A recorded trial with its rows."""
-        for run in self._children(f"tags.key = '{key}'"):
-            if _complete(run):
-                return self._outcome(run)
-        return None
+        child = self._children_known().get(key)
+        return self._outcome(child.artifacts) if child and child.complete else None
 
+    @_answering()
     def describe(self, header: SweepHeader, files: Sequence[Path]) -> None:
         """The SFT model's own measures as metrics of the parent run; the header and the files as its artifacts."""
         client, now = self.client, int(time.time() * 1000)
@@ -127,35 +173,39 @@ class MlflowTracker:
         for file in files:
             client.log_artifact(self._parent, str(file))
 
+    @_answering()
     def attach(self, folder: Path) -> None:
         """The report on the parent run."""
         if self._parent:
             self.client.log_artifacts(self._parent, str(folder), "report")
 
+    @_answering()
     def close(self, status: str) -> None:
         """End the parent run."""
         self.client.set_terminated(self._parent, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
 
+    @_answering()
     def read(self, name: str) -> SweepRecord | None:
         """The plan and header of the parent run, and every complete child that the plan names."""
         self._name = name
-        if urlsplit(self.uri).scheme == "sqlite" and not self._database().is_file():
+        if is_file(self.uri) and not database(self.uri).is_file():
             return None  # reading makes no store
         experiment = self.client.get_experiment_by_name(name)
         self._experiment = experiment.experiment_id if experiment else ""
         self._parent = self._find_parent() if experiment else ""
         if not self._parent:
             return None
-        parent, files = self.client.get_run(self._parent), self._files()
+        parent, files = self.client.get_run(self._parent).info.artifact_uri, self._files()
         lines = self._artifact(parent, PLAN).splitlines()
         plan = tuple(TrialSpec.from_json(json.loads(line)) for line in lines)
         if HEADER not in files:
             return None  # it has only just begun
         header = SweepHeader.from_json(json.loads(self._artifact(parent, HEADER)))
         opponents = json.loads(self._artifact(parent, OPPONENTS)) if OPPONENTS in files else []
+        self._known = None
         wanted = {spec.key: spec.score_key for spec in plan}
-        runs = {run.data.tags["key"]: run for run in self._children() if _complete(run)}
-        mine = {key: run for key, run in runs.items() if wanted.get(key) == run.data.tags.get("score_key")}
+        runs = {key: child for key, child in self._children_known().items() if child.complete}
+        mine = {key: child.artifacts for key, child in runs.items() if wanted.get(key) == child.score_key}
         with ThreadPoolExecutor(AT_ONCE) as pool:
             outcomes = dict(zip(mine, pool.map(self._outcome, mine.values()), strict=True))
         return SweepRecord(
@@ -165,7 +215,7 @@ class MlflowTracker:
             responses={key: outcome.responses for key, outcome in outcomes.items()},
             opponents=tuple(map(Opponents.from_json, opponents)),
             others=len(runs.keys() - wanted.keys()),
-            run_urls={key: self._url(run.info.run_id) for key, run in runs.items()},
+            run_urls={key: self._url(child.id) for key, child in runs.items()},
         )
 
     # --- runs
@@ -177,12 +227,26 @@ class MlflowTracker:
 
         return MlflowClient(tracking_uri=self.uri)
 
-    def _database(self) -> Path:
-        return Path(self.uri.removeprefix(SQLITE))
+    def _experiment_of(self, name: str) -> Any:
+        """The experiment, or None; the first question to a server, whose refusal no waiting changes.
+
+        Raises:
+            PreflightError: it refuses us, or is no MLflow.
+        """
+        try:
+            return self.client.get_experiment_by_name(name)
+        except Exception as error:
+            status = getattr(error, "get_http_status_code", lambda: 0)()
+            if is_file(self.uri) or status not in REFUSED:
+                raise
+            raise PreflightError(
+                f"tracking.uri: {self.uri} answers with {status} ({first_line(error)}); name an MLflow server, or set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment if it asks for them."
+            ) from error
 
     def _artifacts(self, name: str) -> str | None:
         """Beside the store, wherever the command is run; a server decides for itself."""
-        return (self._database().parent / "mlruns" / name).as_uri() if self.uri.startswith(SQLITE) else None
+        return (database(self.uri).parent / "mlruns" / name).as_uri() if is_file(self.uri) else None
 
     def _find_parent(self) -> str:
         filters = f"tags.kind = 'sweep' and tags.sweep = '{self._name}'"
@@ -194,40 +258,88 @@ class MlflowTracker:
         filters = " and ".join(filter(None, ["tags.kind = 'trial'", extra]))
         token = None
         while True:
-            page = self.client.search_runs([self._experiment], filters, max_results=500, page_token=token)
+            page = self.client.search_runs([self._experiment], filters, max_results=PAGE, page_token=token)
             yield from page
             token = page.token
             if not token:
                 return
 
-    def _child(self, spec: TrialSpec) -> str:
+    def _children_known(self) -> dict[str, Child]:
+        """The children by key, asked for once; what this tracker writes it remembers."""
+        if self._known is None:
+            self._known = _by_key(self._children())
+        return self._known
+
+    def _remember(self, key: str, child: Child) -> None:
+        self._children_known()[key] = child
+
+    @contextmanager
+    def _looked_up_if_this_fails(self, key: str) -> Iterator[None]:
+        """After a request that failed nobody knows what arrived: the key's run is looked for before the next."""
+        if key in self._unsure:
+            known = self._children_known()
+            known.pop(key, None)
+            known.update(_by_key(self._children(f"tags.key = '{key}'")))
+        self._unsure.add(key)
+        yield
+        self._unsure.discard(key)
+
+    def _child(self, spec: TrialSpec, tags: Mapping[str, str] | None = None, began: float = 0.0) -> Child:
         """The run of a key: the one that is there, or a new one under the parent."""
-        for run in self._children(f"tags.key = '{spec.key}'"):
-            if run.data.tags.get("score_key", spec.score_key) == spec.score_key:
-                return str(run.info.run_id)
-            self.client.delete_run(run.info.run_id)  # other judges: its metrics must not stay among the new ones
+        there = self._children_known().get(spec.key)
+        if there and there.score_key in ("", spec.score_key):
+            return there
+        if there:
+            self.client.delete_run(there.id)  # other judges: its metrics must not stay among the new ones
         short = ", ".join(f"{name}={value:g}" for name, value in spec.point.items() if isinstance(value, int | float))
-        tags = {
+        own = {
             "mlflow.parentRunId": self._parent, "kind": "trial", "sweep": self._name, "method": spec.method,
             "key": spec.key, "seed": str(spec.seed), "configuration": spec.configuration, "prior": spec.prior,
         }  # fmt: skip
-        run = self.client.create_run(self._experiment, run_name=f"{spec.method} {short}", tags=tags)
-        return str(run.info.run_id)
+        run = self.client.create_run(
+            self._experiment, int(began * 1000) or None, {**own, **(tags or {})}, f"{spec.method} {short}"
+        )
+        child = Child(run.info.run_id, run.info.artifact_uri, "")
+        self._remember(spec.key, child)
+        return child
 
-    def _outcome(self, run: Any) -> Outcome:
-        rows, result = json.loads(self._artifact(run, ROWS)), json.loads(self._artifact(run, RESULT))
+    def _log(self, child: Child, params: list[Any], metrics: list[Any], tags: Mapping[str, str]) -> None:
+        """Everything in one request, if it is not too much."""
+        from mlflow.entities import RunTag
+
+        first, *rest = _in_batches(metrics) if metrics else [[]]
+        self.client.log_batch(child.id, first, params, [RunTag(name, value) for name, value in tags.items()])
+        for part in rest:
+            self.client.log_batch(child.id, metrics=part)
+
+    def _put(self, child: Child, files: Mapping[str, str]) -> None:
+        """Texts beside a run, by the address that the run carries: by its id, MLflow would ask the store for it again."""
+        place = _artifacts_at(child.artifacts, self.uri)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in files.items():
+                file = Path(folder, name)
+                file.write_text(text)
+                place.log_artifact(str(file))
+
+    def _forget_failure(self, child: Child) -> None:
+        """The trial has finished after all."""
+        for name in ("error", "failure"):
+            self.client.delete_tag(child.id, name)
+        with suppress(Exception):  # some stores delete nothing; the log of an earlier attempt does no harm
+            _artifacts_at(child.artifacts, self.uri).delete_artifacts(LOG)
+
+    def _outcome(self, artifacts: str) -> Outcome:
+        rows, result = json.loads(self._artifact(artifacts, ROWS)), json.loads(self._artifact(artifacts, RESULT))
         return Outcome.from_json({"result": result, **rows})
 
     def _files(self) -> set[str]:
         """What lies beside the sweep's own run."""
         return {file.path for file in self.client.list_artifacts(self._parent)}
 
-    def _artifact(self, run: Any, name: str) -> str:
-        """A text beside a run, by the address that the run carries: by its id, MLflow would ask the store for it again."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        files = get_artifact_repository(run.info.artifact_uri, self.uri)
-        if run.info.artifact_uri.startswith("file:"):
+    def _artifact(self, artifacts: str, name: str) -> str:
+        """A text beside a run, by the address that the run carries."""
+        files = _artifacts_at(artifacts, self.uri)
+        if artifacts.startswith("file:"):
             return Path(files.download_artifacts(name)).read_text()
         with tempfile.TemporaryDirectory() as folder:
             return Path(files.download_artifacts(name, folder)).read_text()
@@ -237,44 +349,42 @@ class MlflowTracker:
         return f"{base.rstrip('/')}/#/experiments/{self._experiment}/runs/{run_id}"
 
 
-def serve(uri: str, port: int) -> None:
-    """The MLflow UI on a store, on 127.0.0.1 only; for a server, its address."""
-    if not uri.startswith(SQLITE):
-        print(f"This store has a server of its own: {uri}")
-        return
-    database = Path(uri.removeprefix(SQLITE))
-    if not database.is_file():
-        raise PreflightError(f"tracking.uri: {database} is not there; run a sweep first, or set tracking.uri.")
-    print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    hosts = f"127.0.0.1:{port},localhost:{port},127.0.0.1,localhost"
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    subprocess.run([*command, "--port", str(port), "--allowed-hosts", hosts], check=False)
+def said_of(failure: TrialFailure) -> str:
+    """A failure in one line, as the tag `error` holds it."""
+    return f"{failure.error}: {failure.message}"[:500]
 
 
-def _unreadable(database: Path) -> list[str]:
-    """A file that is there must be a database."""
-    try:
-        if database.exists():
-            with sqlite3.connect(database) as store:
-                store.execute("PRAGMA schema_version")
-        return []
-    except sqlite3.Error as error:
-        return [f"tracking.uri: {database} cannot be read ({error}); name another file in tracking.uri."]
+def _by_key(runs: Iterable[Any]) -> dict[str, Child]:
+    """Runs by their key; where another machine wrote one at the same time, the complete one."""
+    found: dict[str, Child] = {}
+    for run in runs:
+        key, child = run.data.tags.get("key"), Child.of(run)
+        if key and (key not in found or child.complete):
+            found[key] = child
+    return found
 
 
-def _unreachable(host: str, port: int, uri: str) -> list[str]:
-    try:
-        socket.create_connection((host, port), timeout=TIMEOUT).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        return [
-            f"tracking.uri: {uri} does not answer ({reason}); start the server, or set tracking.uri=sqlite:///mlflow.db."
-        ]
-    return []
+def _artifacts_at(address: str, uri: str) -> Any:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(address, uri)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause: around it MLflow and what it uses wrap addresses, objects and advice."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def _complete(run: Any) -> bool:
     return bool(run.info.status == "FINISHED" and "key" in run.data.tags)
+
+
+def _tags_of(result: TrialResult) -> dict[str, str]:
+    """What became of it, under which judges, and what happened on the way."""
+    tags = {"status": result.status, "score_key": result.score_key, "message": result.message, **result.notes}
+    return {name: str(value)[:5000] for name, value in tags.items() if value != ""}
 
 
 def _params(spec: TrialSpec) -> list[Any]:
