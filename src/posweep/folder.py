@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from posweep.errors import PreflightError
+from posweep.errors import ConfigError, PreflightError, first_line
 from posweep.records import Opponents, SweepHeader
 from posweep.settings import Configuration
 
+T = TypeVar("T")
 RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl", "config.yaml", ".lock"
 COMMITS, OPPONENTS, IDENTITY = "commits.json", "opponents.json", "identity.json"
 STOP = "stop"
@@ -75,10 +77,37 @@ def only_driver(folder: Path, name: str) -> Iterator[None]:
 
 def read_header(folder: Path) -> SweepHeader:
     """What belongs to the sweep as a whole, as the last launch wrote it."""
-    return SweepHeader.from_json(json.loads((folder / HEADER).read_text()))
+    return read_json(folder / HEADER, SweepHeader.from_json)
 
 
 def read_opponents(folder: Path) -> tuple[Opponents, ...]:
     """What responses are compared with, as the last launch wrote it; none where it wrote nothing."""
     file = folder / OPPONENTS
-    return tuple(map(Opponents.from_json, json.loads(file.read_text()))) if file.is_file() else ()
+    return read_json(file, lambda rows: tuple(map(Opponents.from_json, rows))) if file.is_file() else ()
+
+
+def read_json(file: Path, parse: Callable[[Any], T], way_out: str = "posweep sweep=NAME writes it anew") -> T:
+    """What a file of the sweep's folder holds.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        return parse(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(f"{file}: cannot be read ({first_line(error)}); {way_out}.") from None
+
+
+def clear_damaged(folder: Path) -> list[str]:
+    """Remove what a launch writes anew where it cannot be read; a sentence each."""
+    said = []
+    for name, read in {HEADER: read_header, OPPONENTS: read_opponents}.items():
+        try:
+            read(folder)
+        except FileNotFoundError:
+            continue
+        except ConfigError as error:
+            (folder / name).unlink()
+            (folder / HEADER).unlink(missing_ok=True)  # they are made together
+            said.append(str(error).replace("posweep sweep=NAME writes it anew", "it is written anew"))
+    return said

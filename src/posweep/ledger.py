@@ -7,11 +7,13 @@ logs/KEY.json, .log  a failure and its whole story; a later result removes them
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,17 @@ class Ledger:
 
     def finished(self, plan: Iterable[TrialSpec]) -> dict[str, TrialResult]:
         """Results of the plan's trials under the plan's own judges, by key."""
-        results = ((spec, self.result(spec.key)) for spec in plan)
-        return {spec.key: result for spec, result in results if result and result.score_key == spec.score_key}
+        with _without_collecting():
+            results = ((spec, self.result(spec.key)) for spec in plan)
+            return {spec.key: result for spec, result in results if result and result.score_key == spec.score_key}
+
+    def recorded(self) -> set[str]:
+        """The keys that have a result, whatever plan they are of and whatever judged it."""
+        return {file.stem for file in (self.folder / "ledger").glob("[!.]*.json")}
+
+    def unreadable(self, keys: Iterable[str]) -> list[Path]:
+        """Results that are there and cannot be read: their trials run again."""
+        return [self._result(key) for key in keys if self._result(key).is_file() and self.result(key) is None]
 
     def result(self, key: str) -> TrialResult | None:
         """The result of a key, whatever judged it; None where there is none that can be read."""
@@ -77,8 +88,14 @@ class Ledger:
 
     def failures(self, plan: Iterable[TrialSpec]) -> dict[str, TrialFailure]:
         """Failures of the plan's trials that no later result made good, by key."""
-        found = ((spec.key, _read(self._failure(spec.key))) for spec in plan)
-        return {key: TrialFailure.from_json(data) for key, data in found if data}
+        found = ((spec.key, self._failed(spec.key)) for spec in plan)
+        return {key: failure for key, failure in found if failure}
+
+    def _failed(self, key: str) -> TrialFailure | None:
+        try:
+            return TrialFailure.from_json(_read(self._failure(key)))
+        except (AttributeError, TypeError):  # none, or fields are missing
+            return None
 
     def log(self, key: str) -> Path:
         """Where the story of a failed trial is."""
@@ -92,6 +109,18 @@ class Ledger:
 
     def _failure(self, key: str) -> Path:
         return self.folder / "logs" / f"{key}.json"
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """To look for garbage again and again among what is being read takes as long as reading it."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def write_atomically(file: Path, content: Any, indent: int | None = None) -> None:

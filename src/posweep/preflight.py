@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from posweep import data, hub, memory
 from posweep.data import Preferences
 from posweep.errors import ConfigError, PreflightError
-from posweep.folder import COMMITS, folder_of
+from posweep.folder import COMMITS, folder_of, read_json
 from posweep.judges import judge_problems, limits
 from posweep.judges.comparison import settings_problems
 from posweep.objectives import OBJECTIVES, needs, takes_unpaired
@@ -110,11 +109,14 @@ def _pinned(configuration: Configuration, problems: list[str]) -> Configuration:
 
 
 def _commits_before(configuration: Configuration) -> dict[str, dict[str, str]]:
-    """What an earlier launch of this sweep wrote down."""
-    try:
-        return dict(json.loads((folder_of(configuration) / COMMITS).read_text()))
-    except (OSError, ValueError):
-        return {}
+    """What an earlier launch of this sweep wrote down; ConfigError where that is damaged."""
+    file = folder_of(configuration) / COMMITS
+    anew = "delete it to go on with the revisions as they are now"
+    return read_json(file, _commits, anew) if file.is_file() else {}
+
+
+def _commits(found: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    return {place: {name: one[name] for name in ("name", "revision", "commit")} for place, one in found.items()}
 
 
 def _moved(place: str, settings: Any, before: Mapping[str, str], commit: str) -> list[str]:

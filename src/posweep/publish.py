@@ -12,8 +12,8 @@ from urllib.parse import quote
 from posweep.errors import ConfigError, PreflightError
 from posweep.fields import fingerprint
 from posweep.folder import HEADER, PLAN, folder_of, folder_problems, read_header, read_opponents
+from posweep.identity import read_plan
 from posweep.ledger import Ledger
-from posweep.plan import Plan
 from posweep.records import SweepRecord, TrialResult
 from posweep.settings import Configuration
 from posweep.trackers import Tracker, open_tracker
@@ -135,7 +135,7 @@ def _record_of_ledger(configuration: Configuration) -> SweepRecord | None:
     folder = folder_of(configuration)
     if not (folder / HEADER).is_file():
         return None
-    plan, ledger = Plan.from_jsonl(configuration.sweep.name, (folder / PLAN).read_text()), Ledger(folder)
+    plan, ledger = read_plan(folder, configuration.sweep.name), Ledger(folder)
     outcomes = {key: ledger.outcome(key) for key in ledger.finished(plan)}
     return SweepRecord(
         **vars(read_header(folder)), plan=plan.trials,
