@@ -65,6 +65,15 @@ class Progress:
         """Trials begin now; the estimate counts from here."""
         self.phase, self.began = phase, time.monotonic()
 
+    def extend(self, trials: Sequence[TrialSpec], done: Mapping[str, TrialResult]) -> None:
+        """A search has added trials, of which some may be done."""
+        new = [spec for spec in trials if spec.key not in self.specs]
+        self.specs |= {spec.key: spec for spec in new}
+        for result in (done[spec.key] for spec in new if spec.key in done):
+            self.status[result.key] = result.status
+            self.score(result)
+            self.before += 1
+
     def event(self, event: Event, result: TrialResult | None = None) -> None:
         """Take note of what became of a trial."""
         self.status[event.key] = "running" if event.kind == "started" else event.kind

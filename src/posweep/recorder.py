@@ -39,6 +39,14 @@ class Recorder:
         """Record a trial that the ledger holds."""
         self._keys.put(key)
 
+    def extend(self, plan: Plan) -> None:
+        """Record the plan again, with the trials that a search has added."""
+        self.specs.update((spec.key, spec) for spec in plan)
+        try:
+            self.tracker.open(plan.name, plan.trials)
+        except Exception as error:
+            self.last_error = first_line(error)
+
     def describe(self, header: SweepHeader) -> None:
         """Record the sweep as a whole, so that it can be read while it runs."""
         try:
