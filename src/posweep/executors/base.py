@@ -43,6 +43,23 @@ class Executor(Protocol):
         """What stands in the way, a sentence each; takes at most 5 seconds and starts nothing."""
         ...
 
+    def open(self, configuration: Configuration, folder: Path, say: Callable[[str], None]) -> None:
+        """Take what trials run on, once for all runs, before anything is made.
+
+        Args:
+            configuration: of the sweep.
+            folder: the sweep's output folder.
+            say: takes what a user should know while this waits.
+
+        Raises:
+            PreflightError: what it is or reaches is not what the sweep needs; nothing is left open.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
+
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         """Run the trials; returns when each has finished, diverged or failed."""
         ...
@@ -55,11 +72,21 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def gpu_problem(asked: float, found: float, where: str) -> list[str]:
+def gpu_problem(asked: float, found: float, where: str, place: str = "executor.trial_resources") -> list[str]:
     """The sentence for a GPU asked for where there is none."""
     if asked <= found:
         return []
     return [
-        f"executor.trial_resources.gpu: each trial asks for {asked:g} GPU and {where} has {found:g}. Set "
-        "executor.trial_resources.gpu=0, or executor.address=<a cluster with GPUs>."
+        f"{place}.gpu: each trial asks for {asked:g} GPU and {where} has {found:g}. Set {place}.gpu=0, or "
+        "executor.address=<a cluster with GPUs>."
+    ]
+
+
+def core_problem(asked: float, found: float, place: str) -> list[str]:
+    """The sentence for cores asked for where there are fewer."""
+    if asked <= found:
+        return []
+    return [
+        f"{place}.cpu: each trial asks for {asked:g} cores and this machine has {found:g}. Set {place}.cpu={found:g} "
+        "or less."
     ]

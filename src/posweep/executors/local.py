@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from posweep.errors import PreflightError
 from posweep.executors.base import Event, Listener, Work, gpu_problem, gpus_here
-from posweep.settings import ExecutorSettings
+from posweep.executors.nodes import Inspection, mark, visit
+from posweep.settings import Configuration, ExecutorSettings
 
 
 class LocalExecutor:
@@ -16,8 +19,20 @@ class LocalExecutor:
 
     def preflight(self) -> list[str]:
         """A GPU asked for must be here."""
-        asked = self.settings.trial_resources.gpu
-        return gpu_problem(asked, gpus_here(), "this machine") if asked else []
+        asked = {place: request.gpu for place, request in self.settings.requests.items() if request.gpu}
+        gpus = gpus_here() if asked else 0
+        return [problem for place, gpu in asked.items() for problem in gpu_problem(gpu, gpus, "this machine", place)]
+
+    def open(self, configuration: Configuration, folder: Path, say: Callable[[str], None]) -> None:
+        """The storage must be reached from here."""
+        here = "this machine"
+        if not self.settings.storage:
+            return
+        if problems := Inspection(configuration, folder).problems(lambda errand: {here: visit(errand, mark(here))}):
+            raise PreflightError(problems)
+
+    def close(self) -> None:
+        """Nothing was taken."""
 
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         """Run the trials in order."""

@@ -7,7 +7,7 @@ visits came to becomes sentences here, those of several nodes in one.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +94,19 @@ class Inspection:
         files = _files(configuration)
         self.errand = Errand(self.storage.url, self.storage.sweep, uuid.uuid4().hex, versions(), files)
 
+    def problems(self, visit_all: Callable[[Errand], Mapping[str, Answer | str]]) -> list[str]:
+        """Sentences for everything that is wrong.
+
+        Args:
+            visit_all: brings the errand to every node; the answers by node, or a text that says why there is none.
+        """
+        found: list[str] = []
+        with self._word_left(found):
+            return found or self._meaning(visit_all(self.errand))
+
     @contextmanager
-    def prepared(self, problems: list[str]) -> Iterator[None]:
-        """The driver's own word lies in the storage while nodes are visited; what it cannot write goes into `problems`."""
+    def _word_left(self, problems: list[str]) -> Iterator[None]:
+        """The driver's own word lies in the storage while nodes are visited; where it cannot, `problems` get a sentence."""
         try:
             self.storage.write(f"{PROBES}/{self.errand.token}", self.errand.token.encode())
         except Exception as error:  # a filesystem's own errors
@@ -104,11 +114,10 @@ class Inspection:
         try:
             yield
         finally:
-            if not problems or not self.named:
+            if not problems:
                 self.storage.remove(PROBES)
 
-    def problems(self, answers: Mapping[str, Answer | str]) -> list[str]:
-        """Sentences for what nodes answered; a text in place of an answer says why there is none."""
+    def _meaning(self, answers: Mapping[str, Answer | str]) -> list[str]:
         silent = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
         there = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
         same = {name: answer for name, answer in there.items() if answer["versions"] == self.errand.versions}

@@ -9,17 +9,24 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from posweep.errors import PreflightError
-from posweep.executors.base import Event, Listener, Work, gpu_problem, gpus_here
-from posweep.settings import ExecutorSettings
+from posweep.errors import PreflightError, first_line
+from posweep.executors import nodes
+from posweep.executors.base import Event, Listener, Work, core_problem, gpu_problem, gpus_here
+from posweep.executors.nodes import Errand, Inspection, request_problems, unsatisfiable
+from posweep.settings import Configuration, ExecutorSettings
 
 CHUNK = 1000
 """Keys per fit: the driver's memory grows with the trials of one."""
 TIMEOUT = 5
 """Seconds a cluster may take to answer before anything is started."""
+VISIT = 60
+"""Seconds that its nodes may take to say what they have and reach: each starts a process for it."""
 
 
 class RayExecutor:
@@ -30,28 +37,48 @@ class RayExecutor:
 
     def preflight(self) -> list[str]:
         """The cluster must answer and hold what a trial asks for."""
-        address, resources = self.settings.address, self.settings.trial_resources
-        if address is None:
-            cores = os.cpu_count() or 1
-            problems = gpu_problem(resources.gpu, gpus_here(), "this machine") if resources.gpu else []
-            if resources.cpu > cores:
-                problems.append(
-                    f"executor.trial_resources.cpu: each trial asks for {resources.cpu:g} cores and this machine has "
-                    f"{cores}. Set executor.trial_resources.cpu={cores} or less."
-                )
-            return problems
-        return _unreachable(address)
+        if self.settings.address is None:
+            return self._too_much()
+        return _unreachable(self.settings.address)
+
+    def _too_much(self) -> list[str]:
+        """What single trials ask for and this machine has not."""
+        cores, requests = os.cpu_count() or 1, self.settings.requests
+        gpus = gpus_here() if any(asked.gpu for asked in requests.values()) else 0
+        return [
+            problem
+            for place, asked in requests.items()
+            for problem in [
+                *gpu_problem(asked.gpu, gpus, "this machine", place),
+                *core_problem(asked.cpu, cores, place),
+            ]
+        ]
+
+    def open(self, configuration: Configuration, folder: Path, say: Callable[[str], None]) -> None:
+        """Start Ray or join the cluster, and ask its nodes."""
+        self._start()
+        try:
+            self._wait_for_nodes(say)
+            resources = _resources()
+            problems = request_problems(unsatisfiable(self.settings, resources), resources)
+            if self.settings.address or self.settings.storage:
+                problems += Inspection(configuration, folder).problems(_visited)
+            if problems:
+                raise PreflightError(problems)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the cluster, or end what was started here."""
+        import ray
+
+        ray.shutdown()
 
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         """Run the trials, at most `executor.workers` at a time."""
-        import ray
-
-        self._start()
-        try:
-            for start in range(0, len(keys), CHUNK):
-                self._fit(work, keys[start : start + CHUNK], listen)
-        finally:
-            ray.shutdown()
+        for start in range(0, len(keys), CHUNK):
+            self._fit(work, keys[start : start + CHUNK], listen)
 
     def _start(self) -> None:
         import ray
@@ -71,27 +98,24 @@ class RayExecutor:
         )  # fmt: skip
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own handler would print a stack and abort
-        if not any(self._fits(node) for node in ray.nodes()):
-            ray.shutdown()
-            asked = self.settings.trial_resources
-            raise PreflightError(
-                f"executor.trial_resources: each trial asks for {asked.cpu:g} cores and {asked.gpu:g} GPU and no node has "
-                "them; trials would wait for ever. Ask for less, or set executor.address=<a cluster with more>."
-            )
 
-    def _fits(self, node: dict[str, Any]) -> bool:
-        """Whether a node could ever run a trial."""
-        has, asked = node["Resources"], self.settings.trial_resources
-        return bool(node["Alive"] and has.get("CPU", 0) >= asked.cpu and has.get("GPU", 0) >= asked.gpu)
+    def _wait_for_nodes(self, say: Callable[[str], None]) -> None:
+        """Nodes may be on their way; where somebody adds nodes on demand, this is the demand."""
+        until, minutes = time.monotonic() + 60 * self.settings.wait_minutes, self.settings.wait_minutes
+        lacking = unsatisfiable(self.settings, _resources())
+        if not lacking or not minutes:
+            return
+        say(f"waiting up to {minutes:g} minutes for nodes that satisfy {', '.join(lacking)} …")
+        _demand([{"CPU": asked.cpu, "GPU": asked.gpu} for asked in lacking.values()])
+        while unsatisfiable(self.settings, _resources()) and time.monotonic() < until:
+            time.sleep(1)
+        _demand([])
 
     def _fit(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         from ray import tune
 
-        resources = self.settings.trial_resources
         storage = tempfile.mkdtemp(prefix="posweep-ray-")
-        trainable = tune.with_resources(
-            tune.with_parameters(_trainable(), work=work), {"cpu": resources.cpu, "gpu": resources.gpu}
-        )
+        trainable = tune.with_resources(tune.with_parameters(_trainable(), work=work), self._placement(work, keys))
         try:
             tune.Tuner(
                 trainable,
@@ -103,6 +127,16 @@ class RayExecutor:
             ).fit()  # fmt: skip
         finally:
             shutil.rmtree(storage, ignore_errors=True)
+
+    def _placement(self, work: Work, keys: Sequence[str]) -> Callable[[dict[str, Any]], Any]:
+        """What the trial of a key asks for, as Tune wants to hear it."""
+        from ray import tune
+
+        requests = {key: self.settings.request(work.specs[key].method) for key in keys}
+        bundles = {
+            key: {"CPU": asked.cpu, **({"GPU": asked.gpu} if asked.gpu else {})} for key, asked in requests.items()
+        }
+        return lambda config: tune.PlacementGroupFactory([bundles[config["key"]]])
 
 
 def _trainable() -> type:
@@ -157,6 +191,56 @@ def _listening(listen: Listener) -> Any:
             listen(Event("failed", trial.config["key"]))
 
     return Listening()
+
+
+def _nodes() -> dict[str, dict[str, Any]]:
+    """The nodes that are there by the names of their hosts, with a part of the node's id where several share one."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    hosts = [node["NodeManagerHostname"] for node in alive]
+    return {
+        host if hosts.count(host) == 1 else f"{host} ({node['NodeID'][:6]})": node
+        for host, node in zip(hosts, alive, strict=True)
+    }
+
+
+def _resources() -> list[dict[str, float]]:
+    return [node["Resources"] for node in _nodes().values()]
+
+
+def _demand(bundles: list[dict[str, float]]) -> None:
+    """Tell an autoscaler, if there is one, what is wanted; an empty list takes it back."""
+    from ray.autoscaler.sdk import request_resources
+
+    with suppress(Exception):  # without an autoscaler nobody listens
+        request_resources(bundles=bundles)
+
+
+def _visited(errand: Errand) -> dict[str, Any]:
+    """What every node answers, all asked at once; a text for one that does not."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ray.cloudpickle.register_pickle_by_value(nodes)  # a node may have another posweep, or none
+    ask = ray.remote(num_cpus=0, max_retries=0)(nodes.visit)
+    asked = {
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            errand, nodes.mark(name)
+        ): name
+        for name, node in _nodes().items()
+    }
+    heard, _ = ray.wait(list(asked), num_returns=len(asked), timeout=VISIT)
+    return {name: _answer(ref) if ref in heard else f"no answer in {VISIT} s" for ref, name in asked.items()}
+
+
+def _answer(reference: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(reference)
+    except Exception as error:
+        return first_line(getattr(error, "cause", None) or error)
 
 
 def _unreachable(address: str) -> list[str]:
