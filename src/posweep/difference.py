@@ -10,9 +10,13 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from posweep.identity import Identity
+from posweep.errors import ConfigError
+from posweep.folder import PLAN
+from posweep.identity import Identity, read_identity, read_plan
+from posweep.ledger import Ledger
 from posweep.objectives import OBJECTIVES
 from posweep.plan import Plan
 from posweep.records import TrialSpec
@@ -118,6 +122,26 @@ def compare(
         len(kept), len(pairs), _changes(pairs, was, now, recorded), tuple(come), went, len(before.adaptive),
         _described(come, old), _described(went, new),
     )  # fmt: skip
+
+
+def since_last_launch(folder: Path, plan: Plan, now: Identity) -> Difference | None:
+    """What sets a plan apart from the one that was launched last in this folder; None where there was none.
+
+    Raises:
+        ConfigError: plan.jsonl is damaged.
+    """
+    if not (folder / PLAN).is_file():
+        return None
+    return compare(read_plan(folder, plan.name), plan, read_identity(folder), now, Ledger(folder).recorded())
+
+
+def changed_since(folder: Path, plan: Plan, now: Identity) -> list[str]:
+    """What a launch says before it writes its own plan: the settings that changed keys, so that nothing silently repeats."""
+    try:
+        difference = since_last_launch(folder, plan, now)
+    except ConfigError as error:
+        return list(error.problems)
+    return [str(change) for change in difference.changes] if difference else []
 
 
 def _without(specs: Sequence[TrialSpec], kept: Sequence[TrialSpec]) -> list[TrialSpec]:

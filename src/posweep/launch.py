@@ -14,23 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from posweep import hub
-from posweep.errors import TrialsFailed, first_line
-from posweep.executors import Event, Work, open_executor
+from posweep.difference import changed_since
+from posweep.errors import PreflightError, TrialsFailed, first_line
+from posweep.executors import Event, Executor, Work, open_executor
 from posweep.folder import (
     COMMITS,
     CONFIG,
     HEADER,
     OPPONENTS,
-    PLAN,
     RUNNING,
+    clear_damaged,
     folder_of,
     folder_problems,
     only_driver,
     read_header,
 )
+from posweep.identity import identity_of, ownership_problems, write_plan
 from posweep.judges import judge_counters
-from posweep.ledger import Ledger, write_atomically
-from posweep.plan import Plan, make_plan
+from posweep.ledger import Ledger, write_atomically, write_text_atomically
+from posweep.mirror import NoMirror, driver_mirror
+from posweep.plan import Plan, make_plan, shared_fingerprints
 from posweep.preflight import commits, commits_so_far, ready
 from posweep.progress import Progress
 from posweep.publish import refresh
@@ -53,16 +56,22 @@ def launch(configuration: Configuration, composed: str, say: Callable[[str], Non
     plan, name = make_plan(configuration), configuration.sweep.name
     tracker, executor = open_tracker(configuration.tracking), open_executor(configuration.executor)
     folder, ledger = folder_of(configuration), Ledger(folder_of(configuration))
+    if problems := ownership_problems(folder, name):
+        raise PreflightError(problems)
     surroundings = (folder_problems(folder), tracker.preflight(), executor.preflight())
     configuration, counts = ready(configuration, plan, list(itertools.chain(*surroundings)))
-    with only_driver(folder, name), _sigterm_as_interrupt():
+    mirror = driver_mirror(configuration, folder)
+    with only_driver(folder, name), _sigterm_as_interrupt(), _opened(executor, configuration, plan, ledger, say):
+        mirror.gather(plan)
         tracker.open(name, plan.trials)
-        _write_down(folder, plan, composed, commits_so_far(configuration))
+        damaged = clear_damaged(folder)
+        for sentence in (*damaged, *_write_down(folder, plan, composed, configuration)):
+            say(sentence)
         with _closed_if_interrupted(tracker), Recorder(tracker, ledger, plan) as recorder:
             missing = _plan_minus_finished(plan, ledger, tracker, recorder)
             chosen = missing if train else [key for key in missing if _is_trained(plan.of(key), ledger)]
-            if chosen:
-                _run(configuration, plan, chosen, folder, recorder, executor, counts)
+            if chosen or (damaged and not missing):  # what was damaged is made again
+                _run(configuration, plan, chosen, mirror, recorder, executor, counts)
         failures = ledger.failures(plan)
         trouble = _tell(tracker, folder, configuration, "failed" if failures else "finished") or recorder.last_error
         if trouble:
@@ -85,16 +94,35 @@ def launch(configuration: Configuration, composed: str, say: Callable[[str], Non
 # --- the steps
 
 
+@contextmanager
+def _opened(
+    executor: Executor, configuration: Configuration, plan: Plan, ledger: Ledger, say: Callable[[str], None]
+) -> Iterator[None]:
+    """What trials run on, taken before anything is made, unless there is nothing to run."""
+    if configuration.search.kind == "none" and len(ledger.finished(plan)) == len(plan):
+        yield
+        return
+    executor.open(configuration, ledger.folder, say)
+    try:
+        yield
+    finally:
+        executor.close()
+
+
 def _is_trained(spec: TrialSpec, ledger: Ledger) -> bool:
     """Whether the responses of a trial are stored, so that judging is all that is left."""
     before = ledger.result(spec.key)
     return before is not None and before.response_key == spec.response_key and not before.along
 
 
-def _write_down(folder: Path, plan: Plan, composed: str, resolved: Mapping[str, Any]) -> None:
-    (folder / PLAN).write_text(plan.to_jsonl())
-    (folder / CONFIG).write_text(composed)
-    write_atomically(folder / COMMITS, dict(resolved))
+def _write_down(folder: Path, plan: Plan, composed: str, configuration: Configuration) -> list[str]:
+    """Write down what is launched; what there is to say about what lay there before."""
+    identity, resolved = identity_of(configuration), commits_so_far(configuration)
+    changed = changed_since(folder, plan, identity)
+    write_plan(folder, plan, identity)
+    write_text_atomically(folder / CONFIG, composed)
+    write_atomically(folder / COMMITS, resolved)
+    return changed
 
 
 def _plan_minus_finished(plan: Plan, ledger: Ledger, tracker: Tracker, recorder: Recorder) -> list[str]:
@@ -112,17 +140,21 @@ def _plan_minus_finished(plan: Plan, ledger: Ledger, tracker: Tracker, recorder:
 
 
 def _run(
-    configuration: Configuration, plan: Plan, missing: Sequence[str], folder: Path, recorder: Recorder, executor: Any,
+    configuration: Configuration, plan: Plan, missing: Sequence[str], mirror: NoMirror, recorder: Recorder, executor: Any,
     counts: Mapping[str, int],
 ) -> None:  # fmt: skip
     """Make the artifacts, then run the trials under the eyes of the progress display."""
-    ledger, work = recorder.ledger, Work(configuration, folder, {spec.key: spec for spec in plan})
+    ledger, folder = recorder.ledger, mirror.folder
+    found = shared_fingerprints(configuration) if configuration.executor.storage else None
+    work = Work(configuration, folder, {spec.key: spec for spec in plan}, found)
     with Progress(plan.trials, ledger.finished(plan), configuration.sweep.primary_metric) as progress:
-        _make_artifacts(configuration, folder, progress, counts)
+        _make_artifacts(configuration, mirror, progress, counts)
         recorder.describe(read_header(folder))
         progress.start(f"sweep {configuration.sweep.name}")
 
         def listen(event: Event) -> None:
+            if event.kind != "started":
+                mirror.collect(event.key)
             result = ledger.result(event.key) if event.kind in ("finished", "diverged") else None
             progress.event(event, result)
             write_atomically(folder / RUNNING, progress.running())
@@ -131,8 +163,12 @@ def _run(
 
         for key in missing:
             ledger.forget_failure(key)
+        mirror.go_on()
+        mirror.prepare(missing)
         try:
-            executor.run(work, missing, listen)
+            if missing:
+                executor.run(work, missing, listen)
+            mirror.settle()
         finally:
             (folder / RUNNING).unlink(missing_ok=True)
         for key in set(missing) - ledger.finished(plan).keys() - ledger.failures(plan).keys():
@@ -140,20 +176,23 @@ def _run(
             ledger.fail(TrialFailure(key, "WorkerLost", lost, str(ledger.log(key))), lost)
 
 
-def _make_artifacts(configuration: Configuration, folder: Path, progress: Progress, counts: Mapping[str, int]) -> None:
+def _make_artifacts(
+    configuration: Configuration, mirror: NoMirror, progress: Progress, counts: Mapping[str, int]
+) -> None:
     """Everything trials share, before the first of them; and what the sweep as a whole has to say."""
     from posweep.artifacts.shared import prepare, release
     from posweep.artifacts.store import MADE, Store
     from posweep.trial import baseline_measures, opponents
 
     seen: set[str] = set()
+    folder = mirror.folder
 
     def say(kind: str) -> None:
         if kind not in seen:
             seen.add(kind)
             progress.say(f"making {MADE[kind]} …")
 
-    shared = prepare(configuration, Store(folder / "artifacts", say), configuration.device)
+    shared = prepare(configuration, Store(folder / "artifacts", say, mirror), configuration.device)
     parameters = sum(p.numel() for p in shared.policy.model.parameters())
     data_facts = {f"data/{name}": count for name, count in counts.items()}
     facts = {**_facts(configuration, parameters), **data_facts, **shared.facts}
