@@ -57,7 +57,8 @@ def _worker(module):
 
 
 def _launch(module):
-    def make_artifacts(configuration, folder, *_):
+    def make_artifacts(configuration, mirror, *_):
+        folder = mirror.folder
         header = module.SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric)
         module.write_atomically(folder / module.OPPONENTS, [])
         module.write_atomically(folder / module.HEADER, header.to_json())
