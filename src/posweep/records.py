@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -279,3 +280,14 @@ class SweepRecord:
     opponents: tuple[Opponents, ...] = ()
     others: int = 0
     run_urls: Mapping[str, str] = field(default_factory=dict)
+
+    def planned(self) -> SweepRecord:
+        """The record without the trials of a search and all that is known of them; itself where there are none."""
+        gone = {spec.key for spec in self.plan if spec.design == "adaptive"}
+        if not gone:
+            return self
+        kept: Any = {
+            name: {key: value for key, value in getattr(self, name).items() if key not in gone}
+            for name in ("results", "responses", "run_urls")
+        }
+        return dataclasses.replace(self, plan=tuple(spec for spec in self.plan if spec.key not in gone), **kept)

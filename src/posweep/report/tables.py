@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -34,24 +33,28 @@ class Tables:
 
     Attributes:
         record: of the sweep, without adaptive trials: those were placed where scores were high.
-        adaptive: how many those are.
         trials: what `trials` makes of it.
         configurations: what `configurations` makes of that.
+        whole: the record with adaptive trials; None where there are none. Only the search's own table reads it.
     """
 
     record: SweepRecord
     trials: pd.DataFrame
     configurations: pd.DataFrame
-    adaptive: int = 0
+    whole: SweepRecord | None = None
     _kept: dict[Any, NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, record: SweepRecord) -> Tables:
         """The tables of a record."""
-        plan = tuple(spec for spec in record.plan if spec.design != "adaptive")
-        record = dataclasses.replace(record, plan=plan) if len(plan) < len(record.plan) else record
-        by_trial = trials(record)
-        return cls(record, by_trial, configurations(by_trial), len(record.plan) - len(plan))
+        planned = record.planned()
+        by_trial = trials(planned)
+        return cls(planned, by_trial, configurations(by_trial), None if planned is record else record)
+
+    @property
+    def adaptive(self) -> int:
+        """How many trials a search placed where scores were high: they enter nothing but its own table."""
+        return len(self.whole.plan) - len(self.record.plan) if self.whole else 0
 
     @property
     def metric(self) -> str:

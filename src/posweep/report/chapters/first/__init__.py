@@ -7,6 +7,7 @@ from typing import Any
 
 from posweep.report.chapter import Chapter, Column, Drawing, Sheet
 from posweep.report.chapters.first.numbers import SIGNIFICANT, Starts, starts
+from posweep.report.chapters.first.peak import peak
 from posweep.report.drawing.tornado import tornado
 from posweep.report.tables import Tables, title
 
@@ -20,15 +21,14 @@ def chapter(tables: Tables) -> Chapter | None:
     found = starts(tables)
     if found is None:
         return None
-    words = said(found, tables)
-    sheets = (sheet(found, tables),)
+    searched = peak(tables)
     return Chapter(
         "first",
         QUESTION,
-        words,
-        sheets,
+        (*said(found, tables), *searched.words),
+        (sheet(found, tables), *searched.sheets),
         tuple(drawings(found, tables)),
-        silences(found, tables),
+        (*silences(found, tables), *searched.silences),
         finding(found, tables),
     )
 
