@@ -92,10 +92,15 @@ class RayExecutor:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is in the ledger, with its log
         here: dict[str, Any] = {"include_dashboard": False} if self.settings.address is None else {}
         before = signal.getsignal(signal.SIGTERM)
-        ray.init(
-            address=self.settings.address or "local", log_to_driver=False, logging_level=logging.CRITICAL,
-            configure_logging=True, **here,
-        )  # fmt: skip
+        try:
+            ray.init(
+                address=self.settings.address or "local", log_to_driver=False, logging_level=logging.CRITICAL,
+                configure_logging=True, **here,
+            )  # fmt: skip
+        except Exception as error:
+            if self.settings.address is None:
+                raise
+            raise PreflightError(_refused(self.settings.address, error)) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own handler would print a stack and abort
 
@@ -191,6 +196,13 @@ def _listening(listen: Listener) -> Any:
             listen(Event("failed", trial.config["key"]))
 
     return Listening()
+
+
+def _refused(address: str, error: Exception) -> str:
+    return (
+        f"executor.address: the Ray cluster at {address} does not let this process in ({first_line(error)}); it needs the "
+        "same Ray and Python here, and where it asks for a token, RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN in the environment."
+    )
 
 
 def _nodes() -> dict[str, dict[str, Any]]:
