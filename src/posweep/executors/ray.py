@@ -201,7 +201,8 @@ def _listening(listen: Listener) -> Any:
 def _refused(address: str, error: Exception) -> str:
     return (
         f"executor.address: the Ray cluster at {address} does not let this process in ({first_line(error)}); it needs the "
-        "same Ray and Python here, and where it asks for a token, RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN in the environment."
+        "same Ray and Python here and, where it asks for a token, RAY_AUTH_MODE=token and that RAY_AUTH_TOKEN in the "
+        "environment."
     )
 
 
