@@ -384,7 +384,8 @@ def test_what_saves_memory(less, more):
 def test_the_moment_that_needs_most_counts():
     """Keys and values of 24 blocks, 128 wide, in float32: 24,576 bytes a token; 768 responses of 8 + 80 tokens."""
     few = ("train.micro_batch_size=1", "sample.max_new_tokens=80")
-    assert memory.estimate(gpu(80, *few, "sample.batch_size=1"), 32).moment == "scoring"
+    assert memory.estimate(gpu(80, *few, "sample.batch_size=128"), 32).moment == "scoring"
+    assert memory.estimate(gpu(80, *few, "sample.batch_size=1"), 32).moment == "training"
     many = memory.estimate(gpu(80, *few, "sample.batch_size=768"), 32)
     assert (many.moment, many.cache, many.gradients) == ("generating", 768 * 88 * 24576, 0)
 

@@ -33,7 +33,7 @@ def run_alone(configuration: Configuration, spec: TrialSpec, say: Say) -> TrialR
     from posweep.trial import run_trial
 
     configuration, _ = ready(configuration, make_plan(configuration))
-    return run_trial(spec, prepare(configuration, _store(configuration, say), configuration.device)).result
+    return run_trial(spec, prepare(configuration, store_of(configuration, say), configuration.device)).result
 
 
 def export(configuration: Configuration, spec: TrialSpec, to: Path, merged: bool, say: Say) -> None:
@@ -49,7 +49,7 @@ def export(configuration: Configuration, spec: TrialSpec, to: Path, merged: bool
         raise ConfigError("merged: false writes adapters, but this model is trained whole; leave it out.")
     configuration = dataclasses.replace(configuration, judges={})  # nothing is judged: none needs to answer
     configuration, _ = ready(configuration, make_plan(configuration))
-    shared = prepare(configuration, _store(configuration, say), configuration.device, measured=False)
+    shared = prepare(configuration, store_of(configuration, say), configuration.device, measured=False)
     kept = policy_folder(folder_of(configuration), spec.key)
     if kept.is_dir():
         put_back(shared.policy, kept)
@@ -61,13 +61,13 @@ def export(configuration: Configuration, spec: TrialSpec, to: Path, merged: bool
 
 def _train(spec: TrialSpec, shared: Any) -> None:
     from posweep.policy.reproducible import threads
-    from posweep.trial import Stopwatch, train
+    from posweep.trial import Course, train
 
     with threads(spec.train.get("threads", shared.configuration.train.threads)):
-        train(spec, shared, Stopwatch())
+        train(spec, shared, Course(), measured=False)
 
 
-def _store(configuration: Configuration, say: Say) -> Any:
+def store_of(configuration: Configuration, say: Say) -> Any:
     """The sweep's artifacts; what has to be made first is said."""
     from posweep.artifacts.store import MADE, Store
 

@@ -60,6 +60,12 @@ class StorageUnavailable(PosweepError, ConnectionError):
     exit_code = 3
 
 
+class TrackerUnavailable(PosweepError, ConnectionError):
+    """The tracker did not do what it was asked to; nothing is lost, for the ledger has everything."""
+
+    exit_code = 2
+
+
 class TrialsFailed(PosweepError):
     """Trials failed although the configuration was right."""
 
@@ -75,6 +81,23 @@ class Diverged(PosweepError, ArithmeticError):
 
     def __reduce__(self) -> tuple[type[Diverged], tuple[int, str]]:
         return type(self), (self.step, self.what)
+
+
+class NotFinite(PosweepError, ArithmeticError):
+    """Numbers that should be finite and are not; `what` they are."""
+
+    def __init__(self, what: str, sentence: str = ""):
+        self.what = what
+        super().__init__(sentence or f"the {what} is not finite")
+
+    def __reduce__(self) -> tuple[type[NotFinite], tuple[str, str]]:
+        return type(self), (self.what, str(self))
+
+
+class OutOfMemory(PosweepError, MemoryError):
+    """What a trial needs does not fit, however little of it is done at once; says what to set."""
+
+    exit_code = 3
 
 
 class Stopped(PosweepError):

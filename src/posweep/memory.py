@@ -158,6 +158,7 @@ def _scoring(configuration: Configuration, shape: Shape, standing: Memory) -> Me
     """Held-out pairs, or responses under two policies; without gradient one block's tensors live at a time."""
     data, new = configuration.data, configuration.sample.max_new_tokens
     prompts, length = prompts_per_set(configuration) or SCORED, data.max_prompt_tokens + data.max_response_tokens
+    prompts = min(prompts, configuration.sample.batch_size)
     pairs = _rows_scored(min(HELD_OUT_PAIRS, prompts), 2 * data.max_response_tokens, shape.vocabulary)
     scored = _rows_scored(min(SCORED, prompts), new, shape.vocabulary)
     tokens = max(2 * pairs * length, scored * (data.max_prompt_tokens + new))

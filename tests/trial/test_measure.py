@@ -9,10 +9,10 @@ from posweep.artifacts.baselines import BaselineScores, Drawn
 from posweep.artifacts.shared import prepare
 from posweep.records import JUDGED, MEASURES, HeldOutPair, Opponents, Response
 from posweep.trial import baseline_measures, opponents, run_trial
+from posweep.trial.course import Stopwatch
 from posweep.trial.generate import generate
 from posweep.trial.judge import beaten, judge, prefixed
 from posweep.trial.measure import mean, of_pairs, of_responses, ratio
-from posweep.trial.run import Stopwatch
 
 
 def row(index, text="x", length=4, kl=1.0, kl_length=None, score=0.0, wins=(0.0, 0.0), truncated=False) -> Response:

@@ -7,7 +7,8 @@ from posweep.artifacts.shared import prepare
 from posweep.policy.reproducible import threads
 from posweep.policy.train import Losses
 from posweep.records import Outcome
-from posweep.trial import rescore, run_trial
+from posweep.trial import evaluate as measuring
+from posweep.trial import rescore, run_trial, training
 from posweep.trial import run as story
 from posweep.trial.loss import preference_loss
 
@@ -45,7 +46,7 @@ def test_the_trial_before_does_not_matter(plan, shared, outcome, before):
 
 def test_a_diverged_trial_before_does_not_matter(plan, shared, outcome, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(story, "preference_loss", bad_at(2))
+        patch.setattr(training, "preference_loss", bad_at(2))
         run_trial(plan[0], shared)
     assert numbers(run_trial(plan[0], shared)) == numbers(outcome)
 
@@ -156,7 +157,7 @@ def bad_at(step: int):
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_divergence_is_a_result(plan, shared, monkeypatch, step):
-    monkeypatch.setattr(story, "preference_loss", bad_at(step))
+    monkeypatch.setattr(training, "preference_loss", bad_at(step))
     found = run_trial(plan[0], shared)
     assert (found.result.status, found.result.measures, found.responses) == ("diverged", {}, ())
     assert found.result.message == f"the loss is not finite at step {step}"
@@ -184,7 +185,7 @@ def other_judges(smoke, shared, store):
 def test_other_judges_read_the_same_responses_and_train_nothing(plan, outcome, other_judges, monkeypatch):
     spec = dataclasses.replace(plan[0], score_key="other")
     fresh = run_trial(spec, other_judges)
-    monkeypatch.setattr(story, "optimise", None)
+    monkeypatch.setattr(training, "optimise", None)
     found = rescore(spec, other_judges, outcome)
     assert numbers(found) == numbers(fresh)
     assert found.result.score_key == "other"
@@ -245,7 +246,7 @@ def test_what_a_judge_left_unjudged_is_kept_once_the_training_is_over(shared, pl
     twice = dataclasses.replace(shared, configuration=dataclasses.replace(shared.configuration, train=train))
     kept: list = []
     with monkeypatch.context() as patched:
-        patched.setattr(story, "judge", away)
+        patched.setattr(measuring, "judge", away)
         for one in (twice, shared):
             with pytest.raises(JudgeUnavailable, match="gone"):
                 run_trial(plan[0], one, keep=kept.append)

@@ -6,17 +6,19 @@ import dataclasses
 import traceback
 from typing import Literal
 
-from posweep.artifacts.shared import Shared, prepare
+from posweep.artifacts.shared import Shared, prepare, release
 from posweep.artifacts.store import Store
+from posweep.errors import JudgeUnavailable, Stopped
 from posweep.executors.base import Work
-from posweep.folder import policy_folder
+from posweep.executors.keep import drop_worse, keep
+from posweep.folder import STOP, checkpoint_file
 from posweep.ledger import Ledger
 from posweep.mirror import worker_mirror
-from posweep.policy.load import keep_policy
+from posweep.policy.checkpoint import CheckpointFile, Checkpoints
 from posweep.records import Outcome, TrialFailure, TrialSpec
-from posweep.trial import rescore, run_trial
+from posweep.trial import DIVERGED_BY, out_of_memory, rescore, run_trial
 
-End = Literal["finished", "diverged", "failed"]
+End = Literal["finished", "diverged", "failed", "stopped"]
 
 
 class Worker:
@@ -28,6 +30,7 @@ class Worker:
         self.folder = self.mirror.folder
         self.ledger = Ledger(self.folder)
         self._shared: Shared | None = None
+        self._tidy()
 
     @property
     def shared(self) -> Shared:
@@ -38,42 +41,78 @@ class Worker:
         return self._shared
 
     def run(self, key: str) -> End:
-        """Run one trial and record what became of it; a mistake of ours fails that trial, not the sweep."""
+        """Run one trial and record what became of it; a mistake of ours fails that trial, not the sweep.
+
+        A sweep that was asked to stop gets neither result nor failure: the trial goes on another time.
+        """
         with self.mirror.trial(key):
-            return self._run(key)
+            return "stopped" if self._asked_to_stop() else self._run(key)
 
     def _run(self, key: str) -> End:
-        spec = self.work.specs[key]
         try:
-            outcome = self._outcome(spec, self.shared)
-            self.ledger.write(outcome)
+            outcome = self._outcome(self.work.specs[key], self.shared)
+            self._record(outcome)
             return "diverged" if outcome.result.status == "diverged" else "finished"
+        except Stopped:
+            return "stopped"
         except Exception as error:
-            story = traceback.format_exc()
-            message = str(error).partition("\n")[0]
-            failure = TrialFailure(key, type(error).__name__, message, str(self.ledger.log(key)))
-            self.ledger.fail(failure, story)
-            return "failed"
+            kind = _kind(error)
+            self._fail(key, error, kind)
+        if kind == "memory":
+            release()  # the error is gone, and with it what it held; the next trial needs the room
+        return "failed"
 
     def _outcome(self, spec: TrialSpec, shared: Shared) -> Outcome:
         """Train, unless responses of this very policy lie there and only want other judges."""
         before = self.ledger.outcome(spec.key)
         if before and before.result.response_key == spec.response_key and not before.result.along:
-            if before.result.status == "diverged":
+            if before.result.status != "diverged":
+                return rescore(spec, shared, before)
+            if DIVERGED_BY not in before.result.notes:
                 return dataclasses.replace(before, result=dataclasses.replace(before.result, score_key=spec.score_key))
-            return rescore(spec, shared, before)
-        outcome = run_trial(spec, shared, keep=self._unjudged)
-        if outcome.result.status == "finished":
-            self._keep(spec.key, shared)
-        return outcome
+        door = Checkpoints(self._checkpoint(spec.key), self.work.configuration.train, self._asked_to_stop)
+        outcome = run_trial(spec, shared, keep=self._unjudged, door=door)
+        return self._kept(outcome) if outcome.result.status == "finished" else outcome
 
     def _unjudged(self, outcome: Outcome) -> None:
         """A trained policy's responses, for when the judge is back; the policy itself likewise."""
-        self._keep(outcome.result.key, self.shared)
-        self.ledger.write(outcome)
+        self._record(self._kept(outcome))
 
-    def _keep(self, key: str, shared: Shared) -> None:
-        """What the settings say of a trained policy."""
-        keep, policy = self.work.configuration.train.keep, shared.policy
-        if keep == "all" or (keep == "adapters" and policy.adapted):
-            keep_policy(policy, policy_folder(self.folder, key))
+    def _kept(self, outcome: Outcome) -> Outcome:
+        """With the policy on disk, if it is one to keep."""
+        result = outcome.result
+        trouble = keep(self.work, self.ledger, self.shared.policy, result)
+        if not trouble:
+            return outcome
+        notes = {**result.notes, "policy": f"not kept: {trouble}"}
+        return dataclasses.replace(outcome, result=dataclasses.replace(result, notes=notes))
+
+    def _record(self, outcome: Outcome) -> None:
+        """The result first; what it makes superfluous goes after it."""
+        self.ledger.write(outcome)
+        self._checkpoint(outcome.result.key).discard()
+        drop_worse(self.work, self.ledger, self.work.specs[outcome.result.key])
+
+    def _fail(self, key: str, error: Exception, kind: str) -> None:
+        message = str(error).partition("\n")[0]
+        failure = TrialFailure(key, type(error).__name__, message, str(self.ledger.log(key)), kind)
+        self.ledger.fail(failure, "".join(traceback.format_exception(error)))
+
+    def _checkpoint(self, key: str) -> CheckpointFile:
+        return CheckpointFile(checkpoint_file(self.folder, key), key)
+
+    def _tidy(self) -> None:
+        """Remove checkpoints of trials that have a result: a worker was killed between the two."""
+        keys = {file.stem for file in (self.folder / "checkpoints").glob("*.pt")} & self.work.specs.keys()
+        for key in self.ledger.finished(self.work.specs[key] for key in keys):
+            self._checkpoint(key).discard()
+
+    def _asked_to_stop(self) -> bool:
+        return (self.folder / STOP).exists()
+
+
+def _kind(error: Exception) -> str:
+    """The class of a failure: what helps against it."""
+    if isinstance(error, JudgeUnavailable):
+        return "judge"
+    return "memory" if out_of_memory(error) else "bug"

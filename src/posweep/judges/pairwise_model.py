@@ -49,7 +49,7 @@ class PairwiseModelJudge:
         not smaller for a judge that is less sure of itself.
 
         Raises:
-            PosweepError: an output is not a finite number.
+            NotFinite: an output is no finite number.
         """
         asked = list(zip(prompts, responses, opponents, strict=True))
         log_odds = self._log_odds([*asked, *((prompt, second, first) for prompt, first, second in asked)])

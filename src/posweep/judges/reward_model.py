@@ -32,7 +32,7 @@ class RewardModelJudge:
         """r(x, y) of each response, (responses,), float64; in bfloat16 a score has three significant digits.
 
         Raises:
-            PosweepError: a score is not a finite number.
+            NotFinite: a score is no finite number.
             PreflightError: the chat template refuses a conversation.
         """
         reader = self.classifier

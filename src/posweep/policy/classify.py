@@ -17,7 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from posweep import hub
-from posweep.errors import PosweepError, PreflightError, first_line
+from posweep.errors import NotFinite, PreflightError, first_line
 from posweep.policy.base import DTYPES, bfloat16_problems, own_code
 from posweep.policy.fit import Form, Row
 from posweep.records import Message
@@ -59,7 +59,7 @@ class Classifier:
         """The model's outputs, (rows, outputs), float64; like rows are read once, rows of like length together.
 
         Raises:
-            PosweepError: an output is not a finite number.
+            NotFinite: an output is no finite number.
         """
         order = sorted(dict.fromkeys(rows), key=lambda row: -len(row.ids))
         # encoder-decoders read their output off end tokens, and ask that every text of a batch has as many
@@ -70,9 +70,8 @@ class Classifier:
             found.update(zip(batch, self._outputs(batch), strict=True))
         outputs = np.array([found[row] for row in rows]).reshape(len(rows), self.model.config.num_labels)
         if not np.isfinite(outputs).all():
-            raise PosweepError(
-                f"{type(self.model).__name__}: an output is not a finite number; set the judge's dtype=float32."
-            )
+            said = f"{type(self.model).__name__}: an output is not a finite number; set the judge's dtype=float32."
+            raise NotFinite("output of the judge", said)
         return outputs
 
     def _outputs(self, rows: Sequence[Row]) -> np.ndarray:

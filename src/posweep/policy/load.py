@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,27 @@ def save_adapter(policy: Policy, folder: Path) -> None:
 
 def keep_policy(policy: Policy, folder: Path) -> None:
     """Write what training changed, whole or not at all: adapters, or all weights with the tokenizer."""
+    _tidy(folder)
     temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (save_adapter if policy.adapted else save_policy)(policy, temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.replace(folder)
+    try:
+        (save_adapter if policy.adapted else save_policy)(policy, temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    finally:
+        _tidy(folder)
+
+
+def drop_policy(folder: Path) -> None:
+    """Remove what `keep_policy` wrote, so that half of it is never found under its name."""
+    with suppress(OSError):  # another process was first
+        folder.replace(folder.with_name(f".{folder.name}-{os.getpid()}"))
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what was half written or half removed by processes that were killed."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def put_back(policy: Policy, folder: Path) -> None:

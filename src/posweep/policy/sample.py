@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posweep.errors import NotFinite
 from posweep.policy.base import Policy, onto
 
 LOOK_EVERY = {"cpu": 1, "cuda": 8}
@@ -35,6 +36,9 @@ def sample(
 
     Token t of response i is the inverse of the cumulative distribution at `noise[i, t]` in [0, 1), so a response depends on
     its prompt, the policy and its own row of noise, and not on its neighbours in the batch.
+
+    Raises:
+        NotFinite: the policy gives no probabilities.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     drawn: dict[int, Sampled] = {}
@@ -55,6 +59,7 @@ def _sample_batch(
     ids, mask = _left_padded(prompts, policy.pad, policy.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=policy.device)
+    sound = torch.ones((), dtype=torch.bool, device=policy.device)
     ends = onto(policy.device, list(policy.texts.ends))
     cache, steps = None, []
     for step in range(uniforms.shape[1]):
@@ -62,13 +67,16 @@ def _sample_batch(
             _last, input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
         cache = out.past_key_values
-        token = _draw(out.logits[:, -1].float() / temperature, uniforms[:, step], top_p)
+        token, mass = _draw(out.logits[:, -1].float() / temperature, uniforms[:, step], top_p)
+        sound &= mass.isfinite().all()
         steps.append(token.masked_fill(ended, policy.pad))
         ended |= torch.isin(token, ends)
         if step % LOOK_EVERY[policy.device.type] == 0 and ended.all():
             break
         ids, positions = steps[-1][:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+    if not sound:  # looked at once: on a GPU each look waits for it
+        raise NotFinite("probability of the next token")
     return torch.stack(steps, dim=1)
 
 
@@ -76,8 +84,8 @@ def _last(hidden: Tensor) -> Tensor:
     return hidden[:, -1:]
 
 
-def _draw(logits: Tensor, uniform: Tensor, top_p: float) -> Tensor:
-    """The token at which the cumulative distribution passes `uniform`, (rows,)."""
+def _draw(logits: Tensor, uniform: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The token at which the cumulative distribution passes `uniform`, and how much probability there was, (rows,)."""
     probabilities = logits.softmax(-1)
     if top_p < 1:
         ordered, order = probabilities.sort(-1, descending=True)
@@ -85,7 +93,8 @@ def _draw(logits: Tensor, uniform: Tensor, top_p: float) -> Tensor:
         probabilities = probabilities.masked_fill(beyond.scatter(-1, order, beyond), 0)
     cumulative = probabilities.double().cumsum(-1)
     wanted = uniform.double() * cumulative[:, -1]
-    return torch.searchsorted(cumulative, wanted[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    token = torch.searchsorted(cumulative, wanted[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    return token, cumulative[:, -1]
 
 
 def _left_padded(prompts: list[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

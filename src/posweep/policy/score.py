@@ -13,6 +13,9 @@ from posweep.policy.base import Policy, onto
 LOGITS = 2**28
 """Logits that a batch may hold when nothing is trained: a gigabyte in float32, and KL holds several of that size."""
 
+SCORED = 128
+"""Sequences scored at once."""
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -81,7 +84,7 @@ def sequence_logps(policy: Policy, batch: TokenBatch) -> Tensor:
 
 
 def score_tokens(
-    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], batch_size: int = 128
+    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], batch_size: int = SCORED
 ) -> Tensor:
     """log π(y_t|x, y<t) of every response token of any number of sequences, in their order; nats, on the CPU."""
     parts: list[Tensor] = [torch.empty(0)] * len(prompts)
@@ -95,7 +98,7 @@ def score_tokens(
 
 
 def score_all(
-    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], batch_size: int = 128
+    policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], batch_size: int = SCORED
 ) -> Tensor:
     """log π(y|x) of any number of sequences, in batches of similar length; nats, (sequences,), on the CPU."""
     scores = torch.empty(len(prompts))
@@ -111,7 +114,7 @@ def kl_all(
     reference: Policy,
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[int]],
-    batch_size: int = 128,
+    batch_size: int = SCORED,
 ) -> Tensor:
     """Σ_t KL(π(·|x,y<t) ‖ π_ref(·|x,y<t)) along each response, exact over the vocabulary; nats, (sequences,)."""
     sums = torch.empty(len(prompts))

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from posweep.errors import ConfigError, Diverged
+from posweep.policy.checkpoint import Door, State
 from posweep.policy.reproducible import stream
 from posweep.settings import TrainSettings
 
@@ -115,6 +116,7 @@ def optimise(
     loss: Loss,
     settings: TrainSettings,
     at: Mapping[int, Callable[[], None]] | None = None,
+    door: Door | None = None,
 ) -> dict[str, list[list[float]]]:
     """Minimise the mean loss of each batch with AdamW, clipping and a schedule; returns curves as [[step, value], …].
 
@@ -122,35 +124,86 @@ def optimise(
         plan: the items of each step; a step's gradient is that of the mean loss over its items, whatever the micro-batch.
         loss: what some items cost under the current weights.
         at: what to do after a given number of steps.
+        door: where an interrupted training goes on, and leaves its state; without one it is run in one piece.
 
     Raises:
         Diverged: a loss or gradient norm stopped being finite.
+        Stopped: the door was used.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, betas=(0.9, settings.adam_beta2),
-        weight_decay=settings.weight_decay, fused=True,
-    )  # fmt: skip
-    schedule = get_scheduler(
-        "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        optimizer, num_warmup_steps=round(settings.warmup_ratio * len(plan)), num_training_steps=len(plan),
-    )  # fmt: skip
-    optimizer.zero_grad(set_to_none=True)  # a trial that failed half-way may have left a gradient
-    history: list[dict[str, Tensor]] = []
-    rates: list[float] = []
-    for step, batch in enumerate(plan, start=1):
-        charts = _accumulate(batch, loss, settings.micro_batch_size or len(batch))
-        charts["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm).detach()
-        rates.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        history.append(charts)
-        if step % CHECK_EVERY == 0 or step == len(plan) or (at and step in at):
-            _check_finite(history, step)
-        if at and step in at:
+    run, at, door = _Run(model, settings, len(plan)), at or {}, door or Door()
+    if begun := door.enter():
+        run.enter(begun)
+        del begun  # as large as the weights and the optimizer together
+    if run.done in at:  # it was interrupted while this was done
+        at[run.done]()
+    for batch in plan[run.done :]:
+        run.step(batch, loss)
+        step, looks = run.done, run.done in at
+        leaves = door.due(step, looks)
+        if step % CHECK_EVERY == 0 or step == len(plan) or looks or leaves:
+            _check_finite(run.history, step)
+        if leaves:
+            door.leave(run.state())
+        if looks:
             at[step]()
-    return _curves(history, rates, settings.max_grad_norm)
+    return _curves(run.history, run.rates, settings.max_grad_norm)
+
+
+class _Run:
+    """A training between two steps."""
+
+    def __init__(self, model: torch.nn.Module, settings: TrainSettings, steps: int):
+        self.settings = settings
+        self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.device = next(iter(self.weights.values())).device
+        self.optimizer = torch.optim.AdamW(
+            self.weights.values(), lr=settings.learning_rate, betas=(0.9, settings.adam_beta2),
+            weight_decay=settings.weight_decay, fused=True,
+        )  # fmt: skip
+        self.schedule = get_scheduler(
+            "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+            self.optimizer, num_warmup_steps=round(settings.warmup_ratio * steps), num_training_steps=steps,
+        )  # fmt: skip
+        self.optimizer.zero_grad(set_to_none=True)  # a trial that failed half-way may have left a gradient
+        self.history: list[dict[str, Tensor]] = []
+        self.rates: list[float] = []
+
+    @property
+    def done(self) -> int:
+        """Steps taken."""
+        return len(self.history)
+
+    def step(self, batch: Batch, loss: Loss) -> None:
+        """One optimisation step."""
+        charts = _accumulate(batch, loss, self.settings.micro_batch_size or len(batch))
+        norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.settings.max_grad_norm)
+        self.rates.append(self.schedule.get_last_lr()[0])
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.history.append({**charts, "grad_norm": norm.detach()})
+
+    def state(self) -> State:
+        """What the next steps depend on; weights and moments are not copied."""
+        generators = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        return State(
+            self.done, {name: value.detach() for name, value in self.weights.items()}, self.optimizer.state_dict(),
+            self.schedule.state_dict(), _columns(self.history), self.rates, generators,
+        )  # fmt: skip
+
+    def enter(self, state: State) -> None:
+        """Stand where another process stood."""
+        reset(self.weights, state.weights)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.schedule.load_state_dict(state.schedule)
+        columns = {name: values.to(self.device).unbind() for name, values in state.charts.items()}
+        self.history = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        self.rates = list(state.rates)
+        torch.set_rng_state(state.generators["cpu"])
+        if self.device.type == "cuda" and "cuda" in state.generators:
+            torch.cuda.set_rng_state(state.generators["cuda"], self.device)
 
 
 def _accumulate(batch: Batch, loss: Loss, micro: int) -> dict[str, Tensor]:
@@ -203,10 +256,13 @@ def _check_finite(history: list[dict[str, Tensor]], step: int) -> None:
         raise Diverged(step - len(recent) + 1 + at // len(names), names[at % len(names)].replace("_", " "))
 
 
+def _columns(history: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What was charted, by name, (steps,)."""
+    return {name: torch.stack([charts[name] for charts in history]) for name in history[0]}
+
+
 def _curves(history: list[dict[str, Tensor]], rates: list[float], max_norm: float) -> dict[str, list[list[float]]]:
-    columns: dict[str, list[float]] = {
-        name: torch.stack([charts[name] for charts in history]).tolist() for name in history[0]
-    }
+    columns: dict[str, list[float]] = {name: values.tolist() for name, values in _columns(history).items()}
     columns["learning_rate"] = rates
     columns["grad_clipped"] = [float(norm > max_norm) for norm in columns["grad_norm"]]
     return {name: [[i + 1, value] for i, value in enumerate(values)] for name, values in columns.items()}

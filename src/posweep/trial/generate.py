@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from posweep.artifacts.shared import EvaluationSet, Shared
 from posweep.policy.reproducible import stream
 from posweep.policy.sample import Sampled, sample
-from posweep.policy.score import kl_all
+from posweep.policy.score import SCORED, kl_all
 from posweep.records import Response, TrialSpec, prompt_text
 
 Stage = Callable[[str], AbstractContextManager[None]]
@@ -26,7 +26,10 @@ def _respond(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet, stage: 
     # KL is of the policy itself: where judged responses are drawn otherwise, it has samples of its own
     for_kl = drawn if plain else _draw(spec, shared, evaluation, "kl", 1.0, 1.0)
     with stage("kl"):
-        kl = kl_all(shared.policy, shared.reference, evaluation.pairs.prompts, [one.tokens for one in for_kl])
+        kl = kl_all(
+            shared.policy, shared.reference, evaluation.pairs.prompts, [one.tokens for one in for_kl],
+            min(SCORED, settings.batch_size),
+        )  # fmt: skip
     texts = shared.policy.texts.decode([one.tokens for one in drawn])
     return [
         Response(

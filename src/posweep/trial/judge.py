@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
-from posweep.artifacts.baselines import BaselineScores, compared, met
+from posweep.artifacts.baselines import BaselineScores, BaselineWins, compared, met
 from posweep.artifacts.shared import EvaluationSet, Shared
-from posweep.judges import PairwiseJudge, compares, wins
+from posweep.errors import JudgeUnavailable, NotFinite, OutOfMemory
+from posweep.judges import Judge, PairwiseJudge, compares, wins
 from posweep.records import Prompt, Response
+from posweep.trial.halving import judging_sentence, out_of_memory
+
+T = TypeVar("T")
 
 
 def judge(responses: Sequence[Response], shared: Shared) -> tuple[Response, ...]:
     """The responses with a score by each judge, and how often each beats the SFT model's and the chosen one.
 
     Wins are named `vs_sft` and `vs_chosen` for the primary judge, `<judge>/vs_sft` and so on for the others.
+
+    Raises:
+        NotFinite: a judge that is sound gives a response no finite score.
+        JudgeUnavailable: a judge does not answer, or has no finite scores for the SFT model either.
+        OutOfMemory: judging does not fit.
     """
     judged: list[Response] = []
     for evaluation in shared.evaluation:
@@ -31,10 +42,10 @@ def _judge_set(responses: list[Response], evaluation: EvaluationSet, shared: Sha
     for place, (name, judge) in enumerate(shared.judges.items()):
         baseline = evaluation.scores[name]
         if compares(judge):
-            won = _met(judge, prompts, texts, evaluation)
+            won = _asked(name, partial(_met, judge, prompts, texts, evaluation), baseline, shared)
         else:
             assert isinstance(baseline, BaselineScores)
-            scores[name] = judge.score(prompts, texts)
+            scores[name] = _asked(name, partial(_scored, judge, prompts, texts, name), baseline, shared)
             won = beaten(scores[name], baseline)
         columns |= prefixed(won, name if place else "")
     return [
@@ -45,6 +56,30 @@ def _judge_set(responses: list[Response], evaluation: EvaluationSet, shared: Sha
         )
         for i, response in enumerate(responses)
     ]
+
+
+def _asked(name: str, ask: Callable[[], T], baseline: BaselineScores | BaselineWins, shared: Shared) -> T:
+    """What a judge says, and whose fault it is where it cannot."""
+    try:
+        return ask()
+    except NotFinite as error:
+        if all(np.isfinite(values).all() for values in vars(baseline).values()):
+            raise NotFinite(f"score by judge {name}", str(error)) from error
+        raise JudgeUnavailable(
+            f"judge.{name}: its scores of the SFT model's own responses are not finite either; name another judge, or set "
+            f"judge.{name}.dtype=float32 where it has one."
+        ) from error
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemory(judging_sentence(name, shared.configuration)) from error
+
+
+def _scored(judge: Judge, prompts: Sequence[Prompt], texts: Sequence[str], name: str) -> np.ndarray:
+    scores = judge.score(prompts, texts)
+    if not np.isfinite(scores).all():
+        raise NotFinite(f"score by judge {name}")
+    return scores
 
 
 def _met(

@@ -107,7 +107,8 @@ def _held_out(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet) -> lis
     loss, reference = held_out_loss(spec, shared, evaluation), evaluation.reference
     everything = Batch(np.arange(len(evaluation.pairs)))
     with torch.inference_mode():
-        columns = _forward(loss, everything, evaluation.pairs.lengths())
+        at_once = min(HELD_OUT_PAIRS, shared.configuration.sample.batch_size)
+        columns = _forward(loss, everything, evaluation.pairs.lengths(), at_once)
         out = loss.score(everything, columns)
         chosen, rejected = columns["policy_chosen_logps"], columns["policy_rejected_logps"]
         changes = (chosen - reference.chosen, rejected - reference.rejected)
@@ -115,11 +116,11 @@ def _held_out(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet) -> lis
     return [HeldOutPair(evaluation.name, i, *map(float, row)) for i, row in enumerate(rows)]
 
 
-def _forward(loss: PairLoss, batch: Batch, lengths: np.ndarray) -> dict[str, Tensor]:
+def _forward(loss: PairLoss, batch: Batch, lengths: np.ndarray, at_once: int = HELD_OUT_PAIRS) -> dict[str, Tensor]:
     """The columns of a batch of any size, computed in parts of similar length."""
     both = zip(loss.pairs.chosen, loss.pairs.rejected, strict=True)
     logits = [(len(chosen) + len(rejected)) * loss.policy.vocabulary for chosen, rejected in both]
-    parts = similar_length(lengths.tolist(), HELD_OUT_PAIRS, logits)
+    parts = similar_length(lengths.tolist(), at_once, logits)
     found = [loss.forward(Batch(batch.items[part], batch.epoch)) for part in parts]
     back = torch.from_numpy(np.concatenate(parts).argsort())
     return {name: torch.cat([columns[name] for columns in found])[back] for name in found[0]}
