@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from posweep.errors import PosweepError, StorageUnavailable
-from posweep.folder import STOP
+from posweep.folder import DRIVER, STOP
 from posweep.ledger import Ledger, write_atomically
 from posweep.records import TrialSpec
 from posweep.settings import Configuration
@@ -137,6 +137,7 @@ class WorkerMirror(Mirror):
 
     def _look_for_stop(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.storage.pull(DRIVER, self.folder / DRIVER)
         if self.storage.has(STOP):
             (self.folder / STOP).touch()
         else:
@@ -202,10 +203,13 @@ class DriverMirror(Mirror):
             self._late.add(key)
 
     def settle(self) -> None:
-        """What was late."""
+        """What was late; and a policy that was not kept here in the end is not kept there."""
         for key in sorted(self._late):
             self._collect(key)
         self._late.clear()
+        for key in self.storage.names("policies"):
+            if (self.folder / _result(key)).is_file() and not (self.folder / "policies" / key).is_dir():
+                self.storage.remove(f"policies/{key}")
 
     def _collect(self, key: str) -> None:
         self.storage.pull_folder(f"policies/{key}", self.folder / "policies" / key)
@@ -218,7 +222,8 @@ class DriverMirror(Mirror):
         self.storage.write(STOP, b"")
 
     def go_on(self) -> None:
-        """Of an earlier driver that was killed, too."""
+        """Of an earlier driver that was killed, too; trials of its workers are taken over."""
+        self._push(DRIVER)
         self.storage.remove(STOP)
 
 

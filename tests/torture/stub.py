@@ -25,7 +25,7 @@ def stub_environment(
         die: chance that a trial kills its process halfway.
         oom: chance that it raises out-of-memory.
         fail: chance that it raises OSError.
-        starts: file that gets a line for each start of a trial: key, pid, time.
+        starts: file that gets a line for each start of a trial: key, pid, time, and POSWEEP_NODE.
         metrics: numbers that a trial measures.
     """
     wanted = {"seconds": seconds, "die": die, "oom": oom, "fail": fail, "metrics": metrics}

@@ -46,8 +46,9 @@ def run_trial(spec, *_, **__):
 def _note_start(key, at):
     """One write of one line: processes that append do not mix."""
     if STUB["starts"]:
+        started = {"key": key, "pid": os.getpid(), "at": at, "node": os.environ.get("POSWEEP_NODE", "")}
         file = os.open(STUB["starts"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(file, (json.dumps({"key": key, "pid": os.getpid(), "at": at}) + "\n").encode())
+        os.write(file, (json.dumps(started) + "\n").encode())
         os.close(file)
 
 
