@@ -152,15 +152,19 @@ class WorkerMirror(Mirror):
             self._pushed[name] = written
 
     def _hand_over(self, key: str) -> None:
-        """The result comes last, for its presence means finished; only then are copies of this node removed."""
-        kept = (*_policy_and_rows(key), _result(key))
-        for name in kept:
+        """The result comes last, for its presence means finished; only then are copies of this node removed.
+
+        A trial that gave up its place takes nothing away: it may run elsewhere by now.
+        """
+        kept, left = (*_policy_and_rows(key), _result(key)), (*_failure(key), _checkpoint(key))
+        finished = (self.folder / _result(key)).is_file()
+        for name in (*kept, *_failure(key)):
             self._push(name)
-        failure, checkpoint = _failure(key), _checkpoint(key)
-        for name in failure:
-            self._push(name) if (self.folder / name).exists() else self.storage.remove(name)
-        self._save(key) if (self.folder / checkpoint).exists() else self.storage.remove(checkpoint)
-        for name in (*kept, *failure, checkpoint):
+        self._save(key)
+        for name in left:
+            if finished and not (self.folder / name).exists():
+                self.storage.remove(name)
+        for name in (*kept, *left):
             _remove(self.folder / name)
 
 
