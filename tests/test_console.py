@@ -8,8 +8,7 @@ import pytest
 
 from posweep import console, memory
 from posweep.config import configure
-from posweep.console import plan as verb
-from posweep.console.base import by_block
+from posweep.cost import cost_of, seconds_by_shape
 from posweep.errors import PreflightError
 from posweep.folder import folder_of
 from posweep.judges.comparison import planned
@@ -57,8 +56,7 @@ def shapes(*extra: str):
 
 
 def times(plan, finished) -> list[float | None]:
-    known = verb._seconds_of_a_trial(plan, finished)
-    return [verb._seconds_left(specs, finished, known) for specs in by_block(plan).values()]
+    return [cost.seconds for cost in cost_of(shapes(), plan, finished, {}).values()]
 
 
 def result(spec, seconds: float, status: str = "finished") -> TrialResult:
@@ -84,9 +82,8 @@ def test_a_trial_that_diverged_tells_nothing_of_how_long_one_takes():
         spec for spec in plan if spec.method == "dpo" and (spec.train["batch_size"], spec.train["epochs"]) == (8, 1.0)
     ]
     finished = {specs[0].key: result(specs[0], 100.0), specs[1].key: result(specs[1], 2.0, "diverged")}
-    known = verb._seconds_of_a_trial(plan, finished)
-    assert known == {("dpo", 8, 1.0): 100.0}
-    assert verb._seconds_left(specs, finished, known) == 200.0
+    assert seconds_by_shape(plan, finished) == {("dpo", 8, 1.0): 100.0}
+    assert times(Plan("demo", tuple(specs)), finished) == [200.0]
 
 
 def test_where_all_is_done_nothing_is_left(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def main() -> None:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         print(
-            f"\nInterrupted. Everything finished is kept; continue with: posweep {' '.join(sys.argv[1:])}",
+            f"\nInterrupted. Everything finished is kept; continue with: posweep {shlex.join(sys.argv[1:])}",
             file=sys.stderr,
         )
         code = 130
@@ -53,8 +54,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def launch(overrides: list[str]) -> None:
-    """posweep sweep=NAME: run what is not finished and write the report."""
-    _launch(overrides, train=True)
+    """posweep sweep=NAME: run what is not finished and write the report; retry=failed runs just what has failed."""
+    rest, own = _own(overrides, "retry")
+    if own.get("retry", "failed") != "failed":
+        raise ConfigError(f"retry: must be failed, got {own['retry']!r}; without it, everything that is left runs.")
+    _launch(rest, train=True, failed_only="retry" in own)
 
 
 def judge(overrides: list[str]) -> None:
@@ -62,7 +66,7 @@ def judge(overrides: list[str]) -> None:
     _launch(overrides, train=False)
 
 
-def _launch(overrides: list[str], train: bool) -> None:
+def _launch(overrides: list[str], train: bool, failed_only: bool = False) -> None:
     from posweep import launch as stage
     from posweep.config import configure, dump
     from posweep.folder import folder_of
@@ -70,7 +74,7 @@ def _launch(overrides: list[str], train: bool) -> None:
     configuration = configure(overrides)
     failed: PosweepError | None = None
     try:
-        stage.launch(configuration, dump(overrides), train=train)
+        stage.launch(configuration, dump(overrides), train=train, failed_only=failed_only)
     except PosweepError as error:
         if error.exit_code != 3:
             raise
@@ -82,14 +86,24 @@ def _launch(overrides: list[str], train: bool) -> None:
 
 
 def plan(overrides: list[str]) -> None:
-    """posweep plan sweep=NAME: what would run; keys=all lists every trial."""
+    """posweep plan sweep=NAME: what would run; keys=all lists every trial, keys=jsonl as JSON lines; plan.probe=true runs a
+    short trial per method first, to know the time."""
     from posweep import console
     from posweep.config import configure
 
-    if "keys=all" in overrides:
-        console.print_keys(configure([o for o in overrides if o != "keys=all"]))
-    else:
-        console.print_plan(configure(overrides))
+    rest, own = _own(overrides, "keys", "plan.probe")
+    problems = [
+        f"{name}: must be {' or '.join(values)}, got {own[name]!r}."
+        for name, values in {"keys": ("all", "jsonl"), "plan.probe": ("true", "false")}.items()
+        if name in own and own[name] not in values
+    ]
+    if problems:
+        raise ConfigError(problems)
+    configuration = configure(rest)
+    if own.get("plan.probe") == "true":
+        console.print_probe(configuration)
+    show = {"all": console.print_keys, "jsonl": console.print_lines}.get(own.get("keys", ""), console.print_plan)
+    show(configuration)
 
 
 def show_status(overrides: list[str]) -> None:
@@ -155,10 +169,18 @@ def _report_table(overrides: list[str]) -> None:
     print_summary(page.parent, "the largest, which flatters")
 
 
+def sync(overrides: list[str]) -> None:
+    """posweep sync sweep=NAME: send what the output folder holds and MLflow lacks."""
+    from posweep import sync as stage
+    from posweep.config import configure
+
+    stage.sync(configure(overrides))
+
+
 def ui(overrides: list[str]) -> None:
     """posweep ui: the MLflow UI on this store, on 127.0.0.1."""
     from posweep.config import tracking
-    from posweep.trackers.mlflow import serve
+    from posweep.trackers.store import serve
 
     rest, own = _own(overrides, "port")
     port = own.get("port", "5000")
@@ -175,6 +197,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "judge": judge,
     "report": report,
     "export": export,
+    "sync": sync,
     "ui": ui,
 }
 

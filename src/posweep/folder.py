@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl"
 COMMITS, OPPONENTS, IDENTITY = "commits.json", "opponents.json", "identity.json"
 STOP = "stop"
 """While it lies in the sweep's folder, trials write a checkpoint and give up their place: the driver was interrupted."""
+DRIVER = "driver"
+"""Names the driver of the last launch; trials of an earlier one, which may have been killed, give up their place."""
 
 
 def folder_of(configuration: Configuration) -> Path:
@@ -37,6 +40,35 @@ def checkpoint_file(folder: Path, key: str) -> Path:
     return folder / "checkpoints" / f"{key}.pt"
 
 
+def take_over(folder: Path) -> str:
+    """Make this launch the one whose trials count; its name."""
+    driver = uuid.uuid4().hex
+    temporary = folder / f".{DRIVER}-{driver}"
+    temporary.write_text(driver)
+    temporary.replace(folder / DRIVER)
+    return driver
+
+
+def asked_to_stop(folder: Path, driver: str = "") -> bool:
+    """Whether trials are to give up their place: the sweep stops, or another driver has taken it over."""
+    return (folder / STOP).exists() or taken_over(folder, driver)
+
+
+def taken_over(folder: Path, driver: str) -> bool:
+    """Whether a later launch runs the trials of a driver's workers, which must not record a second result."""
+    try:
+        return bool(driver) and (folder / DRIVER).read_text() != driver
+    except OSError:
+        return False
+
+
+def note_running(folder: Path, keys: Iterable[str]) -> None:
+    """Note the trials that run now, whole or not at all; a note that a power failure takes is not missed."""
+    temporary = folder / f".{RUNNING}"
+    temporary.write_text(json.dumps(list(keys)))
+    temporary.replace(folder / RUNNING)
+
+
 def running_keys(folder: Path) -> set[str]:
     """The trials that run now; none where a driver died and left its note behind, for then its lock is free."""
     try:
@@ -51,10 +83,15 @@ def running_keys(folder: Path) -> set[str]:
 
 def folder_problems(folder: Path) -> list[str]:
     """The output folder, or the nearest one above it that exists, must take files."""
-    there = next(above for above in (folder, *folder.parents) if above.exists())
+    there = existing(folder)
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return []
     return [f"output_dir: {there} is no folder that can be written; set output_dir to one."]
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(above for above in (folder, *folder.parents) if above.exists())
 
 
 @contextmanager

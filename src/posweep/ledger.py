@@ -101,6 +101,10 @@ class Ledger:
         """Where the story of a failed trial is."""
         return self.folder / "logs" / f"{key}.log"
 
+    def size(self, key: str) -> int:
+        """Bytes of a finished trial's records."""
+        return sum(file.stat().st_size for file in (self._result(key), self._rows(key)) if file.is_file())
+
     def _result(self, key: str) -> Path:
         return self.folder / "ledger" / f"{key}.json"
 

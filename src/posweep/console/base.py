@@ -34,7 +34,7 @@ def by_block(plan: Plan) -> Mapping[int, list[TrialSpec]]:
     return blocks
 
 
-def by_method(plan: Plan) -> Mapping[str, list[TrialSpec]]:
+def by_method(plan: Iterable[TrialSpec]) -> Mapping[str, list[TrialSpec]]:
     """The trials of each method, in order."""
     methods: dict[str, list[TrialSpec]] = defaultdict(list)
     for spec in plan:

@@ -2,52 +2,73 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+
+from rich.table import Table
 
 from posweep import memory
 from posweep.console.base import by_block, duration, fate, open_console, point_of, table_of
-from posweep.errors import PreflightError
-from posweep.folder import folder_of, running_keys
-from posweep.judges.comparison import planned
+from posweep.console.calls import calls
+from posweep.cost import Cost, Finished, checkpoint_bytes, cost_of, free_bytes, read_probes, whole
+from posweep.difference import since_last_launch
+from posweep.errors import ConfigError, PreflightError
+from posweep.folder import existing, folder_of, running_keys
+from posweep.identity import Identity, identity_of, ownership_problems
 from posweep.ledger import Ledger
 from posweep.objectives import OBJECTIVES, hyperparameters
 from posweep.plan import Plan, detectable_difference, largest_batch, make_plan
-from posweep.records import TrialResult, TrialSpec
-from posweep.settings import Configuration, LlmSettings
+from posweep.records import TrialSpec
+from posweep.search import outline
+from posweep.settings import Configuration
 
 FEW = 6
 """Methods that a sentence may list."""
+UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def print_plan(configuration: Configuration) -> None:
-    """Trials per block with what is finished, what they can show, and what they cost: time, memory, calls of judges.
+    """Trials per block with what is finished, what changed since the last launch, what they can show and what they cost.
 
     Raises:
+        ConfigError: the folder belongs to another sweep or to a newer posweep.
         PreflightError: a trial cannot fit into the memory it has.
     """
-    plan, console = make_plan(configuration), open_console()
-    finished = Ledger(folder_of(configuration)).finished(plan)
-    seconds = _seconds_of_a_trial(plan, finished)
-    blocks = by_block(plan)
-    left = {block: _seconds_left(specs, finished, seconds) for block, specs in blocks.items()}
-    table = table_of(
-        "block", "method", "prior", "varies", "learning rates", "trials", "finished", "time left", numbers=3
-    )
-    for block, specs in blocks.items():
-        done = sum(spec.key in finished for spec in specs)
-        rates, title = _values(specs, "learning_rate"), OBJECTIVES[specs[0].method].title
-        counts = (str(len(specs)), str(done), duration(left[block]))
-        table.add_row(str(block), title, specs[0].prior, _varies(specs), rates, *counts)
-    console.print(table)
-    console.print(_cost(configuration, plan, finished, list(left.values())))
+    plan, folder, console = make_plan(configuration), folder_of(configuration), open_console()
+    if problems := ownership_problems(folder, plan.name):
+        raise ConfigError(problems)
+    identity, finished = identity_of(configuration), Ledger(folder).finished(plan)
+    costs = cost_of(configuration, plan, finished, read_probes(folder, configuration, identity))
+    console.print(_table(plan, finished, costs))
+    console.print(_total(configuration, plan, finished, whole(costs)))
     batch = largest_batch(plan)
     console.print(f"memory a trial needs: {memory.summary(configuration, batch, len(plan))}")
-    for remark in (*_calls(configuration, plan, finished), *_remarks(configuration, plan)):
-        console.print(remark)
+    remarks = (
+        *_disk(configuration, len(plan) - len(finished), whole(costs)), *calls(configuration, plan, finished),
+        *_remarks(configuration, plan), *outline(configuration, plan), *_since(folder, plan, identity),
+    )  # fmt: skip
+    for remark in remarks:
+        console.print(remark, markup=False)
     if problems := memory.problems(configuration, batch, len(plan)):
         raise PreflightError(problems)
+
+
+def _table(plan: Plan, finished: Finished, costs: Mapping[int, Cost]) -> Table:
+    """A row a block."""
+    columns = ("block", "method", "prior", "varies", "learning rates", "trials", "finished", "time left")
+    table = table_of(*columns, "GPU-hours", "disk", numbers=5)
+    for block, specs in by_block(plan).items():
+        title, cost, done = OBJECTIVES[specs[0].method].title, costs[block], sum(spec.key in finished for spec in specs)
+        left = (duration(cost.seconds), _hours(cost.gpu_hours), _bytes(cost.disk))
+        rates = _values(specs, "learning_rate")
+        table.add_row(str(block), title, specs[0].prior, _varies(specs), rates, str(len(specs)), str(done), *left)
+    return table
+
+
+def print_lines(configuration: Configuration) -> None:
+    """The plan as JSON lines and nothing else: what plan.jsonl would hold."""
+    print(make_plan(configuration).to_jsonl(), end="")
 
 
 def print_keys(configuration: Configuration) -> None:
@@ -63,55 +84,46 @@ def print_keys(configuration: Configuration) -> None:
     console.print(table)
 
 
-def _cost(
-    configuration: Configuration, plan: Plan, finished: Mapping[str, TrialResult], left: list[float | None]
-) -> str:
-    """Trials, time and GPU-hours; the last two are unknown until trials of the same kind have finished."""
-    workers, gpus = memory.trials_at_once(configuration), configuration.executor.trial_resources.gpu
-    total = None if None in left else sum(seconds or 0.0 for seconds in left)
-    hours = "unknown" if total is None else f"{total * gpus / 3600:.1f}"
+def _total(configuration: Configuration, plan: Plan, finished: Finished, cost: Cost) -> str:
+    """Trials, time and GPU-hours; the last two are unknown until trials of the same kind have finished or were probed."""
+    workers = memory.trials_at_once(configuration)
     return (
         f"{len(plan)} trials, {len(finished)} finished, {len(plan) - len(finished)} left · "
-        f"time {duration(total and total / workers)} with {workers} at a time · GPU-hours {hours}"
+        f"time {duration(cost.seconds and cost.seconds / workers)} with {workers} at a time · "
+        f"GPU-hours {_hours(cost.gpu_hours)}"
     )
 
 
-def _calls(configuration: Configuration, plan: Plan, finished: Mapping[str, TrialResult]) -> list[str]:
-    """What each judge behind an endpoint is still to be asked, at most: it remembers, and equal texts are a tie unasked."""
-    judges = {name: judge for name, judge in configuration.judges.items() if isinstance(judge, LlmSettings)}
-    prompts, trials = memory.prompts_per_set(configuration), len(plan) - len(finished)
-    if not trials:
-        return [f"judge {name}: 0 calls left" for name in judges]
-    if prompts is None:
-        return [f"judge {name}: calls unknown (set evaluation.prompts)" for name in judges]
-    return [_calls_of(configuration, name, judge, prompts, trials, not finished) for name, judge in judges.items()]
+def _disk(configuration: Configuration, left: int, cost: Cost) -> list[str]:
+    """What the trials that are left will write, of what it is made, and whether there is room."""
+    if not left:
+        return []
+    folder, keep, at_once = (
+        folder_of(configuration),
+        configuration.train.keep,
+        memory.trials_at_once(configuration, left),
+    )
+    checkpoints, free = checkpoint_bytes(configuration, left), free_bytes(folder)
+    known = [size for size in (cost.records, cost.policies, checkpoints) if size is not None]
+    needed, more = sum(known), " or more" if len(known) < 3 else ""
+    said = [
+        f"disk: {_bytes(needed)}{more} (records {_bytes(cost.records)}, policies {_bytes(cost.policies)} with "
+        f"train.keep={keep}, checkpoints {_bytes(checkpoints)} with {at_once} at a time); "
+        f"{_bytes(free)} free in {existing(folder)}"
+    ]
+    if needed > free:
+        fewer = "" if keep == "nothing" or not cost.policies else "set train.keep=nothing, or "
+        said.append(f"That does not fit on the disk: {fewer}set output_dir to a folder with more room.")
+    return said
 
 
-def _calls_of(
-    configuration: Configuration, name: str, judge: LlmSettings, prompts: int, trials: int, baseline: bool
-) -> str:
-    """Calls and tokens: a response meets SFT responses and the chosen one, in both orders; the baseline does so once.
-
-    A token is taken for four characters, and every text for as long as it may be.
-    """
-    data, new, points = configuration.data, configuration.sample.max_new_tokens, len(configuration.train.evaluate_at)
-    responses = len(configuration.sets) * prompts
-    met = judge.opponents * (data.max_prompt_tokens + 2 * new)
-    met += data.max_prompt_tokens + new + data.max_response_tokens
-
-    def cost(times: int) -> tuple[int, int]:
-        return planned(judge, times * responses * (judge.opponents + 1), 4 * times * responses * met)
-
-    calls, tokens = cost(trials * points + baseline)
-    factors = [f"{trials} trials", *([f"{points} points of training"] if points > 1 else [])]
-    factors += [f"{len(configuration.sets)} sets", f"{prompts} prompts"]
-    factors += [f"({judge.opponents} SFT response{'s' * (judge.opponents > 1)} + chosen)", "2 orders"]
-    rest = f", and {cost(1)[0]:,} for the baseline" if baseline else ""
-    return f"judge {name}: {calls:,} calls, about {_tokens(tokens)} tokens ({' × '.join(factors)}{rest})"
-
-
-def _tokens(count: int) -> str:
-    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count:,}"
+def _since(folder: Path, plan: Plan, identity: Identity) -> list[str]:
+    """What sets the plan apart from the one launched last."""
+    try:
+        difference = since_last_launch(folder, plan, identity)
+    except ConfigError as error:
+        return list(error.problems)
+    return [str(difference), *map(str, difference.changes)] if difference else []
 
 
 def _remarks(configuration: Configuration, plan: Plan) -> list[str]:
@@ -129,6 +141,12 @@ def _remarks(configuration: Configuration, plan: Plan) -> list[str]:
         unequal = ", ".join(f"{OBJECTIVES[m].title} {n}" for m, n in named.items())
         rest = "" if len(named) == len(sizes) else f", the others {usual}"
         remarks.append(f"The methods have unequal numbers of trials ({unequal}{rest}): do not compare their maxima.")
+    if configuration.search.kind != "none":
+        search = configuration.search
+        remarks.append(
+            f"search={search.kind}: + {search.trials * len(sizes)} adaptive trials ({search.trials} a method) for the peaks "
+            "alone; they are not counted above."
+        )
     return remarks
 
 
@@ -144,23 +162,12 @@ def _values(specs: list[TrialSpec], name: str) -> str:
     return " ".join(f"{value:g}" for value in values) if len(values) <= 5 else f"{values[0]:g} … {values[-1]:g}"
 
 
-def _shape(spec: TrialSpec) -> tuple[Any, ...]:
-    """What a trial's duration mostly depends on."""
-    return spec.method, spec.train["batch_size"], spec.train["epochs"]
+def _hours(hours: float | None) -> str:
+    return "unknown" if hours is None else f"{hours:.1f}"
 
 
-def _seconds_of_a_trial(plan: Plan, finished: Mapping[str, TrialResult]) -> dict[tuple[Any, ...], float]:
-    """Mean seconds of finished trials of each method, batch size and number of epochs; diverged ones ended too soon."""
-    seconds: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    for spec in plan:
-        if spec.key in finished and finished[spec.key].status == "finished":
-            seconds[_shape(spec)].append(finished[spec.key].seconds["total"])
-    return {shape: sum(found) / len(found) for shape, found in seconds.items()}
-
-
-def _seconds_left(
-    specs: list[TrialSpec], finished: Mapping[str, TrialResult], seconds: Mapping[tuple[Any, ...], float]
-) -> float | None:
-    """Of the trials that are left; None where nothing like one of them has finished."""
-    known = [seconds.get(_shape(spec)) for spec in specs if spec.key not in finished]
-    return None if None in known else sum(each or 0.0 for each in known)
+def _bytes(size: float | None) -> str:
+    if size is None:
+        return "unknown"
+    unit, name = next(((unit, name) for unit, name in UNITS if size >= unit), UNITS[-1])
+    return f"{size / unit:.1f} {name}" if size else "0"

@@ -10,6 +10,7 @@ from posweep.folder import folder_of
 from posweep.ledger import Ledger
 from posweep.objectives import OBJECTIVES
 from posweep.plan import make_plan
+from posweep.search import with_searched
 from posweep.settings import Configuration
 
 
@@ -18,7 +19,7 @@ def print_trial(configuration: Configuration, key: str) -> None:
     from posweep.alone import check_device, run_alone
 
     check_device(configuration)
-    spec, console = make_plan(configuration).of(key), open_console()
+    spec, console = with_searched(configuration, make_plan(configuration)).of(key), open_console()
     console.print(f"{OBJECTIVES[spec.method].title} {point_of(spec)} seed {spec.seed} · key {spec.key}", markup=False)
     result = run_alone(configuration, spec, lambda text: console.print(text, markup=False))
     table = table_of("measure", "value", "± standard error", numbers=2)
@@ -43,7 +44,7 @@ def print_export(configuration: Configuration, key: str, to: str, merged: bool) 
     from posweep.alone import check_device, export
 
     check_device(configuration)
-    spec, console = make_plan(configuration).of(key), open_console()
+    spec, console = with_searched(configuration, make_plan(configuration)).of(key), open_console()
     folder = Path(to).expanduser().absolute() if to else folder_of(configuration) / "exported" / spec.key
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"to: {folder} holds something already; name a folder that is empty or not there.")
