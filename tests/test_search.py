@@ -8,7 +8,7 @@ import pytest
 from posweep.ledger import Ledger
 from posweep.plan import Plan
 from posweep.records import Outcome, TrialFailure, TrialResult
-from posweep.search import LOST, Search, summary, with_searched
+from posweep.search import LOST, Search, outline, with_searched
 
 from .tiny import configured, planned
 
@@ -194,7 +194,7 @@ def test_it_finds_the_hill(tmp_path):
 
 def test_a_plan_says_what_will_be_searched():
     def said(*changes):
-        return summary(configured((*SWEEP, *changes)), planned((*SWEEP, *changes)))
+        return outline(configured((*SWEEP, *changes)), planned((*SWEEP, *changes)))
 
     assert said() == [
         "search: tpe, 7 adaptive trials a method after the planned ones (14 in all); they enter no distribution."

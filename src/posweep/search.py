@@ -147,7 +147,7 @@ class Search:
         return fingerprint([self.spaces[method], planned, metric, settings.seed, settings.at_once])
 
 
-def summary(configuration: Configuration, plan: Plan) -> list[str]:
+def outline(configuration: Configuration, plan: Plan) -> list[str]:
     """What will be searched, in a sentence or two; nothing without a search.
 
     Raises:

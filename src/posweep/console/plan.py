@@ -141,12 +141,6 @@ def _remarks(configuration: Configuration, plan: Plan) -> list[str]:
         unequal = ", ".join(f"{OBJECTIVES[m].title} {n}" for m, n in named.items())
         rest = "" if len(named) == len(sizes) else f", the others {usual}"
         remarks.append(f"The methods have unequal numbers of trials ({unequal}{rest}): do not compare their maxima.")
-    if configuration.search.kind != "none":
-        search = configuration.search
-        remarks.append(
-            f"search={search.kind}: + {search.trials * len(sizes)} adaptive trials ({search.trials} a method) for the peaks "
-            "alone; they are not counted above."
-        )
     return remarks
 
 
