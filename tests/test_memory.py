@@ -502,6 +502,21 @@ def test_the_summary_is_a_line(machine):
     assert memory.summary(demo("executor.workers=2"), 2).endswith(" of 2.0 GB")
 
 
+def test_the_method_that_asks_for_the_least_says_what_fits():
+    own = "+executor.method_resources.dpo={gpu: 0.25, gpu_memory: 40}"
+    (sentence,) = memory.problems(gpu(40, own, "method=[dpo,kto]"), 32)
+    assert sentence.startswith("executor.method_resources.dpo.gpu: a trial needs ")
+    assert ", and has 10.0 GB (0.25 of a GPU); " in sentence
+
+
+def test_methods_that_ask_for_less_run_more_trials_at_the_same_time(monkeypatch):
+    monkeypatch.setattr(memory.os, "cpu_count", lambda: 8)
+    asked = ("executor.trial_resources.cpu=4", "method=[dpo,kto]")
+    assert memory.trials_at_once(demo(*asked)) == 2
+    assert memory.trials_at_once(demo(*asked, "+executor.method_resources.kto.cpu=2")) == 4
+    assert memory.trials_at_once(demo(*asked, "+executor.method_resources.ipo.cpu=1")) == 2  # not in this sweep
+
+
 @pytest.fixture
 def nvidia(tmp_path, monkeypatch):
     """A machine with two GPUs, 24,576 and 16,384 MiB large."""

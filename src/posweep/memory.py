@@ -21,6 +21,7 @@ gaps between tensors, and what judges need while they read.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ from posweep.settings import (
     ModelSettings,
     PairwiseModelSettings,
     RewardModelSettings,
+    TrialResources,
 )
 from posweep.size import BYTES, Shape, adapter_parameters, lacking, shape_of, size_of, stored_parameters
 
@@ -266,10 +268,20 @@ def problems(configuration: Configuration, batch_size: int, trials: int | None =
 
 
 def _gpu_sentence(configuration: Configuration, found: Memory, room: float, ways: str) -> str:
-    share = configuration.executor.trial_resources.gpu
-    has = f"{_gigabytes(room)} GB" + (f" ({share:g} of a GPU)" if share < 1 else "")
-    more = "take a larger GPU" if share >= 1 else "ask for more of a GPU"
-    return f"executor.trial_resources.gpu: a trial needs {found}, and has {has}; {ways}{more}."
+    place, share = _smallest(configuration)
+    has = f"{_gigabytes(room)} GB" + (f" ({share.gpu:g} of a GPU)" if share.gpu < 1 else "")
+    more = "take a larger GPU" if share.gpu >= 1 else "ask for more of a GPU"
+    return f"{place}.gpu: a trial needs {found}, and has {has}; {ways}{more}."
+
+
+def _smallest(configuration: Configuration) -> tuple[str, TrialResources]:
+    """The request for the least memory of a GPU, and the setting it stands in."""
+
+    def memory(request: tuple[str, TrialResources]) -> float:
+        return (request[1].gpu_memory or math.inf) * min(request[1].gpu, 1)
+
+    requests = configuration.executor.requests.items()
+    return min(requests, key=lambda request: (memory(request), min(request[1].gpu, 1)))
 
 
 def _host_sentence(found: Memory, together: int, ways: str) -> str:
@@ -345,18 +357,19 @@ def _listed(words: list[str], last: str) -> str:
 
 
 def trials_at_once(configuration: Configuration, trials: int | None = None) -> int:
-    """Trials that run at the same time, as far as this machine can tell."""
-    settings, asked = configuration.executor, configuration.executor.trial_resources
-    most = settings.workers or max(1, int((os.cpu_count() or 1) // asked.cpu))
-    if asked.gpu and settings.workers is None and settings.address is None and (gpus := memory_of_gpus()):
-        most = max(1, min(most, int(len(gpus) / asked.gpu)))
+    """The most trials that run at the same time, as far as this machine can tell: those that ask for the least."""
+    settings, requests = configuration.executor, configuration.executor.requests.values()
+    most = settings.workers or max(1, int((os.cpu_count() or 1) // min(asked.cpu for asked in requests)))
+    share = min(asked.gpu for asked in requests)
+    if share and settings.workers is None and settings.address is None and (gpus := memory_of_gpus()):
+        most = max(1, min(most, int(len(gpus) / share)))
     most = 1 if settings.kind == "local" else most
     return min(most, trials) if trials else most
 
 
 def _room(configuration: Configuration, trials: int | None) -> float | None:
     """Bytes that one trial may take: of its GPU or its share of one, or an even share of this machine; None if unknown."""
-    asked, here = configuration.executor.trial_resources, configuration.executor.address is None
+    (_, asked), here = _smallest(configuration), configuration.executor.address is None
     if asked.gpu:
         whole = asked.gpu_memory * GB if asked.gpu_memory else min(memory_of_gpus(), default=None) if here else None
         return whole and whole * min(asked.gpu, 1)
