@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from posweep import hub
 from posweep.difference import changed_since
-from posweep.errors import PreflightError, TrialsFailed, first_line
-from posweep.executors import Event, Executor, Work, open_executor
+from posweep.errors import ConfigError, PreflightError, TrialsFailed
+from posweep.executors import Executor, Work, open_executor
 from posweep.folder import (
     COMMITS,
     CONFIG,
     HEADER,
     OPPONENTS,
-    RUNNING,
+    PLAN,
     clear_damaged,
     folder_of,
     folder_problems,
     only_driver,
     read_header,
+    take_over,
 )
 from posweep.identity import identity_of, ownership_problems, write_plan
 from posweep.judges import judge_counters
@@ -37,53 +36,96 @@ from posweep.plan import Plan, make_plan, shared_fingerprints
 from posweep.preflight import commits, commits_so_far, ready
 from posweep.progress import Progress
 from posweep.publish import refresh
-from posweep.recorder import Recorder
-from posweep.records import SweepHeader, TrialFailure, TrialSpec
+from posweep.recorder import Recorder, unsent
+from posweep.records import SweepHeader, TrialSpec
+from posweep.search import Search, with_searched
 from posweep.settings import Configuration
-from posweep.trackers import Tracker, open_tracker
+from posweep.stop import Stop, interrupt, on_signals
+from posweep.trackers import open_tracker
+from posweep.trials import Trials
+
+Rounds = Iterator[tuple[list[TrialSpec], list[str]]]
+"""Of a search: the trials of each round, and the keys of those that remain to run."""
 
 
-def launch(configuration: Configuration, composed: str, say: Callable[[str], None] = print, train: bool = True) -> None:
+def launch(
+    configuration: Configuration, composed: str, say: Callable[[str], None] = print, train: bool = True,
+    failed_only: bool = False,
+) -> None:  # fmt: skip
     """Run what is not finished, record it, and write the report.
 
     Args:
         train: whether to train; if not, only responses that are stored already are judged.
+        failed_only: whether to run just what has failed.
 
     Raises:
         ConfigError: the configuration or the surroundings are wrong; nothing was started.
         TrialsFailed: some trials failed; the others are finished and recorded.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; everything finished is recorded, the rest goes on with the next launch.
     """
     plan, name = make_plan(configuration), configuration.sweep.name
     tracker, executor = open_tracker(configuration.tracking), open_executor(configuration.executor)
     folder, ledger = folder_of(configuration), Ledger(folder_of(configuration))
+    search: Search | None = None
+    if configuration.search.kind != "none":
+        search = Search(configuration, plan, ledger) if train and not failed_only else None
+        plan = plan if search else with_searched(configuration, plan)  # what it found is judged or tried again as it is
     if problems := ownership_problems(folder, name):
         raise PreflightError(problems)
+    failed_before = ledger.failures(plan).keys() - ledger.finished(plan).keys() if failed_only else set()
+    if failed_only and not failed_before:
+        raise ConfigError(f"retry: no trial of sweep {name} has failed; leave retry out to run what is left.")
     surroundings = (folder_problems(folder), tracker.preflight(), executor.preflight())
     configuration, counts = ready(configuration, plan, list(itertools.chain(*surroundings)))
     mirror = driver_mirror(configuration, folder)
-    with only_driver(folder, name), _sigterm_as_interrupt(), _opened(executor, configuration, plan, ledger, say):
+    with (
+        only_driver(folder, name),
+        on_signals(interrupt),
+        closing(Stop(mirror)) as stop,
+        Recorder(tracker, plan, folder) as recorder,
+        _opened(executor, configuration, plan, ledger, say),
+    ):
+        driver = take_over(
+            folder
+        )  # before anything is read: what a worker of another one writes from now on is too late
+        mirror.go_on()
         mirror.gather(plan)
-        tracker.open(name, plan.trials)
+        held = _held(recorder, say)
         damaged = clear_damaged(folder)
         for sentence in (*damaged, *_write_down(folder, plan, composed, configuration)):
             say(sentence)
-        with _closed_if_interrupted(tracker), Recorder(tracker, ledger, plan) as recorder:
-            missing = _plan_minus_finished(plan, ledger, tracker, recorder)
-            chosen = missing if train else [key for key in missing if _is_trained(plan.of(key), ledger)]
-            if chosen or (damaged and not missing):  # what was damaged is made again
-                _run(configuration, plan, chosen, mirror, recorder, executor, counts)
+        missing = _plan_minus_finished(plan, ledger, held, recorder)
+        earlier = iter(()) if missing else _rounds(search, held, mirror, recorder)
+        for _, missing in earlier:  # rounds that are finished need no workers
+            if missing:
+                break
+        plan = recorder.plan
+        chosen = missing if train else [key for key in missing if _is_trained(plan.of(key), ledger)]
+        chosen = [key for key in chosen if key in failed_before] if failed_only else chosen
+        if chosen or (damaged and not missing):  # what was damaged is made again
+            rounds = _rounds(search, held, mirror, recorder)
+            _run(configuration, chosen, rounds, driver, stop, mirror, recorder, executor, counts)
+            plan = recorder.plan
         failures = ledger.failures(plan)
-        trouble = _tell(tracker, folder, configuration, "failed" if failures else "finished") or recorder.last_error
+        _note_counters(configuration, folder)
+        trouble = recorder.finish("failed" if failures else "finished")
         if trouble:
-            say(f"The tracker does not hold everything yet ({trouble}); launch again to send the rest.")
+            say(unsent(configuration, len(plan), recorder.left(), trouble))
         refresh(configuration, ledger.finished(plan), None if trouble else tracker)
+    if stop.reason:
+        raise TrialsFailed(
+            f"The sweep stopped: {stop.reason}; the first: {_first(failures)}\n"
+            f"posweep status sweep={name} lists the failures; when their cause is mended, posweep sweep={name} goes on."
+        )
     if failures:
         raise TrialsFailed(
             f"{len(failures)} of {len(plan)} trials failed; the first: {_first(failures)}\n"
-            f"posweep status sweep={name} lists them; launch again to retry them."
+            f"posweep status sweep={name} lists them; posweep sweep={name} retry=failed runs them again."
         )
     if not missing:
         say(f"Nothing is left to do: all {len(plan)} trials of sweep {name} are finished.")
+    elif len(chosen) < len(missing) and train:
+        say(f"{len(missing) - len(chosen)} of {len(plan)} trials are left; posweep sweep={name} runs them.")
     elif len(chosen) < len(missing):
         say(
             f"{len(missing) - len(chosen)} of {len(plan)} trials have no stored responses to judge (or were measured along "
@@ -125,55 +167,63 @@ def _write_down(folder: Path, plan: Plan, composed: str, configuration: Configur
     return changed
 
 
-def _plan_minus_finished(plan: Plan, ledger: Ledger, tracker: Tracker, recorder: Recorder) -> list[str]:
+def _held(recorder: Recorder, say: Callable[[str], None]) -> Mapping[str, str]:
+    """What the tracker holds: key → score key; a tracker that is away since the preflight costs a sentence."""
+    held = recorder.held()
+    if held is None:
+        say(
+            f"MLflow does not answer ({recorder.trouble or 'no answer in time'}): the sweep goes on with what its own "
+            "folder holds, and everything is sent when MLflow is back."
+        )
+    return held or {}
+
+
+def _plan_minus_finished(
+    plan: Iterable[TrialSpec], ledger: Ledger, held: Mapping[str, str], recorder: Recorder
+) -> list[str]:
     """What remains to run: results only one of ledger and tracker has are copied to the other first."""
-    held, finished = tracker.held(), ledger.finished(plan)
+    finished = set(ledger.finished(plan))
     for spec in plan:
-        if spec.key not in finished and held.get(spec.key) == spec.score_key:
-            outcome = tracker.fetch(spec.key)
-            if outcome:
-                ledger.write(outcome)
-        elif spec.key in finished and held.get(spec.key) != spec.score_key:
+        if spec.key in finished and held.get(spec.key) != spec.score_key:
             recorder.send(spec.key)
-    finished = ledger.finished(plan)
+        elif spec.key not in finished and held.get(spec.key) == spec.score_key and (found := recorder.fetch(spec.key)):
+            ledger.write(found)
+            finished.add(spec.key)
     return [spec.key for spec in plan if spec.key not in finished]
 
 
+def _rounds(search: Search | None, held: Mapping[str, str], mirror: NoMirror, recorder: Recorder) -> Rounds:
+    """Each round of the search, by now part of the plan, and what of it remains to run."""
+    for added in search.rounds() if search else ():
+        plan = recorder.plan.extended(added)
+        write_text_atomically(recorder.folder / PLAN, plan.to_jsonl())
+        recorder.extend(plan)
+        mirror.gather(added)
+        yield added, _plan_minus_finished(added, recorder.ledger, held, recorder)
+
+
 def _run(
-    configuration: Configuration, plan: Plan, missing: Sequence[str], mirror: NoMirror, recorder: Recorder, executor: Any,
-    counts: Mapping[str, int],
+    configuration: Configuration, missing: Sequence[str], rounds: Rounds, driver: str, stop: Stop, mirror: NoMirror,
+    recorder: Recorder, executor: Executor, counts: Mapping[str, int],
 ) -> None:  # fmt: skip
     """Make the artifacts, then run the trials under the eyes of the progress display."""
-    ledger, folder = recorder.ledger, mirror.folder
+    ledger, folder, plan = recorder.ledger, mirror.folder, recorder.plan
     found = shared_fingerprints(configuration) if configuration.executor.storage else None
-    work = Work(configuration, folder, {spec.key: spec for spec in plan}, found)
+    work = Work(configuration, folder, {spec.key: spec for spec in plan}, found, driver)
     with Progress(plan.trials, ledger.finished(plan), configuration.sweep.primary_metric) as progress:
         _make_artifacts(configuration, mirror, progress, counts)
-        recorder.describe(read_header(folder))
+        recorder.describe()
         progress.start(f"sweep {configuration.sweep.name}")
 
-        def listen(event: Event) -> None:
-            if event.kind != "started":
-                mirror.collect(event.key)
-            result = ledger.result(event.key) if event.kind in ("finished", "diverged") else None
-            progress.event(event, result)
-            write_atomically(folder / RUNNING, progress.running())
-            if result:
-                recorder.send(event.key)
-
-        for key in missing:
-            ledger.forget_failure(key)
-        mirror.go_on()
-        mirror.prepare(missing)
-        try:
-            if missing:
-                executor.run(work, missing, listen)
-            mirror.settle()
-        finally:
-            (folder / RUNNING).unlink(missing_ok=True)
-        for key in set(missing) - ledger.finished(plan).keys() - ledger.failures(plan).keys():
-            lost = "its worker ended without a word (killed, or out of memory)"
-            ledger.fail(TrialFailure(key, "WorkerLost", lost, str(ledger.log(key))), lost)
+        trials = Trials(executor, work, mirror, recorder, progress, stop)
+        with stop.watched(progress.say, lambda: len(progress.running())):
+            trials.run(missing)
+            while not stop.reason and (following := next(rounds, None)):
+                added, left = following
+                trials.extend(added)
+                trials.run(left)
+    if stop.by_signal:
+        raise KeyboardInterrupt
 
 
 def _make_artifacts(
@@ -239,48 +289,12 @@ def _judge_model(settings: Any) -> str:
     return settings.model if hasattr(settings, "model") else _called(settings) if hasattr(settings, "name") else ""
 
 
-def _tell(tracker: Tracker, folder: Path, configuration: Configuration, status: str) -> str:
-    """Tell the tracker how the sweep ended; what it answered instead where it is away."""
-    try:
-        if (folder / HEADER).is_file():
-            header, metric = read_header(folder), configuration.sweep.primary_metric
-            facts = {**header.facts, **judge_counters(configuration, folder / "artifacts")}
-            write_atomically(folder / HEADER, dataclasses.replace(header, primary_metric=metric, facts=facts).to_json())
-            tracker.describe(
-                read_header(folder), [file for file in (folder / CONFIG, folder / OPPONENTS) if file.is_file()]
-            )
-        tracker.close(status)
-        return ""
-    except Exception as error:  # results are in the ledger; a tracker that is away costs nothing but this sentence
-        return first_line(error)
-
-
-@contextmanager
-def _closed_if_interrupted(tracker: Tracker) -> Iterator[None]:
-    """The sweep's run must not look as if it were still running."""
-    try:
-        yield
-    except BaseException:
-        with suppress(Exception):  # what happened matters more than that the tracker is away
-            tracker.close("killed")
-        raise
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """A scheduler's SIGTERM is a user's Ctrl-C: the trials that run are lost, everything finished is kept."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _note_counters(configuration: Configuration, folder: Path) -> None:
+    """What judges were asked and answered, and the metric of this launch, into the header."""
+    if (folder / HEADER).is_file():
+        header, metric = read_header(folder), configuration.sweep.primary_metric
+        facts = {**header.facts, **judge_counters(configuration, folder / "artifacts")}
+        write_atomically(folder / HEADER, dataclasses.replace(header, primary_metric=metric, facts=facts).to_json())
 
 
 def _commit() -> str:

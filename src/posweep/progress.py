@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TextIO
@@ -24,6 +24,8 @@ LINE_EVERY = 5.0
 """Seconds between plain lines."""
 LEADING = 3
 """Methods whose best score a plain line names."""
+BECOMES = {"started": "running", "stopped": "left", "lost": "left"}
+"""What a trial is after an event of another name."""
 FRAME = 6
 """Lines of the live display that are not methods."""
 
@@ -36,9 +38,12 @@ class Progress:
     ):
         self.specs = {spec.key: spec for spec in plan}
         self.metric, self.out = metric, out or sys.stdout
-        self.status: dict[str, str] = {key: result.status for key, result in done.items()}
+        self.status: dict[str, str] = {}
         self.best: dict[str, float] = {}
+        self._running: dict[str, None] = {}
+        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
         for result in done.values():
+            self._becomes(result.key, result.status)
             self.score(result)
         self.before = len(done)
         self.began = time.monotonic()
@@ -70,17 +75,28 @@ class Progress:
         new = [spec for spec in trials if spec.key not in self.specs]
         self.specs |= {spec.key: spec for spec in new}
         for result in (done[spec.key] for spec in new if spec.key in done):
-            self.status[result.key] = result.status
+            self._becomes(result.key, result.status)
             self.score(result)
             self.before += 1
 
     def event(self, event: Event, result: TrialResult | None = None) -> None:
         """Take note of what became of a trial."""
-        self.status[event.key] = "running" if event.kind == "started" else event.kind
+        self._becomes(event.key, BECOMES.get(event.kind, event.kind))
         if result:
             self.score(result)
         if not self._live and event.kind != "started":
             self._line()
+
+    def _becomes(self, key: str, status: str) -> None:
+        """Counts by method are kept, not made: a plan may have ten thousand trials."""
+        counts = self._counts[self.specs[key].method]
+        counts[self.status.get(key, "left")] -= 1
+        counts[status] += 1
+        self.status[key] = status
+        if status == "running":
+            self._running[key] = None
+        else:
+            self._running.pop(key, None)
 
     def score(self, result: TrialResult) -> None:
         """Keep the best value of the primary metric per method."""
@@ -90,11 +106,11 @@ class Progress:
 
     def running(self) -> list[str]:
         """Keys of the trials that run."""
-        return [key for key, status in self.status.items() if status == "running"]
+        return list(self._running)
 
     def counts(self) -> Counter[str]:
         """Trials by what became of them."""
-        return Counter(self.status.values())
+        return sum(self._counts.values(), Counter())
 
     def time_left(self) -> str:
         """From the pace since the first trial of this launch; empty until one is done."""
@@ -125,13 +141,14 @@ class Progress:
         table = Table(box=None, pad_edge=False)
         for name in ("method", "done", "running", "failed", "diverged", f"best {self.metric}"):
             table.add_column(name, justify="left" if name == "method" else "right")
-        methods = list(dict.fromkeys(spec.method for spec in self.specs.values()))
+        trials = Counter(spec.method for spec in self.specs.values())
+        methods = list(trials)
         shown = self._window(methods, self._console.size.height - FRAME)
         for method in shown:
-            mine = Counter(self.status.get(key, "left") for key, spec in self.specs.items() if spec.method == method)
+            mine = self._counts[method]
             done, best = mine["finished"] + mine["diverged"], self.best.get(method)
             table.add_row(
-                OBJECTIVES[method].title, f"{done}/{mine.total()}", str(mine["running"]), str(mine["failed"]),
+                OBJECTIVES[method].title, f"{done}/{trials[method]}", str(mine["running"]), str(mine["failed"]),
                 str(mine["diverged"]), "–" if best is None else f"{best:.3f}",
             )  # fmt: skip
         if len(shown) < len(methods):
@@ -150,7 +167,7 @@ class Progress:
         room = max(room, LEADING)
         if len(methods) <= room:
             return methods
-        left = [self.specs[key].method for key in self.specs if self.status.get(key) in (None, "running")]
+        left = [self.specs[key].method for key in self.specs if self.status.get(key) in (None, "left", "running")]
         first = methods.index(left[0]) if left else 0
         start = min(max(0, first - 2), len(methods) - room)
         return methods[start : start + room]

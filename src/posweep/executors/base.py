@@ -16,20 +16,25 @@ class Work:
     """What a worker needs to know besides a key: the configuration, the trials by key, the sweep's folder.
 
     `fingerprints` are those of what trials share (`plan.shared_fingerprints`): a worker elsewhere may lack the files to
-    compute them from.
+    compute them from. `driver` names the launch; workers of one that another has taken over give up (`folder.taken_over`).
     """
 
     configuration: Configuration
     folder: Path
     specs: dict[str, TrialSpec]
     fingerprints: Mapping[str, Any] | None = None
+    driver: str = ""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a trial; the result itself is in the ledger."""
+    """Something happened to a trial; the result itself is in the ledger.
 
-    kind: Literal["started", "finished", "diverged", "failed"]
+    `stopped`: it gave up its place, since the sweep stops. `lost`: its worker or node went away; executors may take that
+    for `failed`, for a failure is in the ledger.
+    """
+
+    kind: Literal["started", "finished", "diverged", "failed", "stopped", "lost"]
     key: str
 
 
@@ -61,7 +66,7 @@ class Executor(Protocol):
         ...
 
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
-        """Run the trials; returns when each has finished, diverged or failed."""
+        """Run the trials; returns when each has ended or was lost, or the sweep was asked to stop and none runs any more."""
         ...
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from posweep.errors import PreflightError
 from posweep.executors.base import Event, Listener, Work, gpu_problem, gpus_here
 from posweep.executors.nodes import Inspection, mark, visit
+from posweep.folder import asked_to_stop
 from posweep.settings import Configuration, ExecutorSettings
 
 
@@ -16,6 +18,7 @@ class LocalExecutor:
 
     def __init__(self, settings: ExecutorSettings):
         self.settings = settings
+        self._worker: Any = None
 
     def preflight(self) -> list[str]:
         """A GPU asked for must be here."""
@@ -38,7 +41,10 @@ class LocalExecutor:
         """Run the trials in order."""
         from posweep.executors.worker import Worker
 
-        worker = Worker(work)
+        if self._worker is None or self._worker.work is not work:
+            self._worker = Worker(work)
         for key in keys:
+            if asked_to_stop(work.folder):
+                return
             listen(Event("started", key))
-            listen(Event(worker.run(key), key))
+            listen(Event(self._worker.run(key), key))

@@ -19,12 +19,15 @@ from posweep.errors import PreflightError, first_line
 from posweep.executors import nodes
 from posweep.executors.base import Event, Listener, Work, core_problem, gpu_problem, gpus_here
 from posweep.executors.nodes import Errand, Inspection, request_problems, unsatisfiable
+from posweep.folder import asked_to_stop
 from posweep.settings import Configuration, ExecutorSettings
 
 CHUNK = 1000
 """Keys per fit: the driver's memory grows with the trials of one."""
 TIMEOUT = 5
 """Seconds a cluster may take to answer before anything is started."""
+LOOK = 0.25
+"""Seconds between looks for the request to stop."""
 VISIT = 60
 """Seconds that its nodes may take to say what they have and reach: each starts a process for it."""
 
@@ -78,7 +81,8 @@ class RayExecutor:
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         """Run the trials, at most `executor.workers` at a time."""
         for start in range(0, len(keys), CHUNK):
-            self._fit(work, keys[start : start + CHUNK], listen)
+            if not asked_to_stop(work.folder):
+                self._fit(work, keys[start : start + CHUNK], listen)
 
     def _start(self) -> None:
         import ray
@@ -86,10 +90,12 @@ class RayExecutor:
         os.environ.update(
             RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
             TUNE_DISABLE_SIGINT_HANDLER="1", TUNE_MAX_PENDING_TRIALS_PG="8", RAY_AIR_NEW_OUTPUT="0",
+            TUNE_GLOBAL_CHECKPOINT_S="1e9", TUNE_PRINT_ALL_TRIAL_ERRORS="0",
             RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
         )  # fmt: skip
         for name in ("ray", "ray.tune", "ray.air"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is in the ledger, with its log
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None  # of workers that died, which we say ourselves
         here: dict[str, Any] = {"include_dashboard": False} if self.settings.address is None else {}
         before = signal.getsignal(signal.SIGTERM)
         try:
@@ -118,16 +124,19 @@ class RayExecutor:
 
     def _fit(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         from ray import tune
+        from ray.tune.search.basic_variant import BasicVariantGenerator
 
+        search = BasicVariantGenerator(max_concurrent=self.settings.workers or 0)
         storage = tempfile.mkdtemp(prefix="posweep-ray-")
         trainable = tune.with_resources(tune.with_parameters(_trainable(), work=work), self._placement(work, keys))
         try:
             tune.Tuner(
                 trainable,
                 param_space={"key": tune.grid_search(list(keys))},
-                tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=self.settings.workers),
+                tune_config=tune.TuneConfig(reuse_actors=True, search_alg=search),
                 run_config=tune.RunConfig(
-                    name=work.configuration.sweep.name, storage_path=storage, verbose=0, callbacks=[_listening(listen)],
+                    name=work.configuration.sweep.name, storage_path=storage, verbose=0,
+                    callbacks=[_listening(listen, work.folder, search)],
                 ),
             ).fit()  # fmt: skip
         finally:
@@ -176,11 +185,20 @@ def _trainable() -> type:
     return Trial
 
 
-def _listening(listen: Listener) -> Any:
+def _listening(listen: Listener, folder: Path, search: Any) -> Any:
     from ray import tune
 
     class Listening(tune.Callback):
-        """Hands Tune's events on."""
+        """Hands Tune's events on, and the request to stop to Tune: it gets no more keys, and waits for trials that run."""
+
+        def __init__(self) -> None:
+            self.looked = 0.0
+
+        def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            if time.monotonic() - self.looked > LOOK:
+                self.looked = time.monotonic()
+                if asked_to_stop(folder):
+                    search.set_finished()
 
         def __reduce__(self) -> tuple[type, tuple[()]]:
             """Tune pickles its callbacks to resume from; ours listens to this process and is not resumed."""

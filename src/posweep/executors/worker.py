@@ -11,11 +11,11 @@ from posweep.artifacts.store import Store
 from posweep.errors import JudgeUnavailable, Stopped
 from posweep.executors.base import Work
 from posweep.executors.keep import drop_worse, keep
-from posweep.folder import STOP, checkpoint_file
+from posweep.folder import asked_to_stop, checkpoint_file, taken_over
 from posweep.ledger import Ledger
 from posweep.mirror import worker_mirror
 from posweep.policy.checkpoint import CheckpointFile, Checkpoints
-from posweep.records import Outcome, TrialFailure, TrialSpec
+from posweep.records import Outcome, TrialFailure, TrialResult, TrialSpec
 from posweep.trial import DIVERGED_BY, out_of_memory, rescore, run_trial
 
 End = Literal["finished", "diverged", "failed", "stopped"]
@@ -49,13 +49,18 @@ class Worker:
             return "stopped" if self._asked_to_stop() else self._run(key)
 
     def _run(self, key: str) -> End:
+        spec = self.work.specs[key]
+        if done := self.ledger.finished([spec]):  # by a worker of a driver that was killed, since this one looked
+            return _end(done[key])
         try:
-            outcome = self._outcome(self.work.specs[key], self.shared)
+            outcome = self._outcome(spec, self.shared)
             self._record(outcome)
-            return "diverged" if outcome.result.status == "diverged" else "finished"
+            return _end(outcome.result)
         except Stopped:
             return "stopped"
         except Exception as error:
+            if taken_over(self.folder, self.work.driver):
+                return "stopped"
             kind = _kind(error)
             self._fail(key, error, kind)
         if kind == "memory":
@@ -88,7 +93,13 @@ class Worker:
         return dataclasses.replace(outcome, result=dataclasses.replace(result, notes=notes))
 
     def _record(self, outcome: Outcome) -> None:
-        """The result first; what it makes superfluous goes after it."""
+        """The result first; what it makes superfluous goes after it.
+
+        Raises:
+            Stopped: another driver runs this trial; a key has one result.
+        """
+        if taken_over(self.folder, self.work.driver):
+            raise Stopped("another posweep has taken over this sweep")
         self.ledger.write(outcome)
         self._checkpoint(outcome.result.key).discard()
         drop_worse(self.work, self.ledger, self.work.specs[outcome.result.key])
@@ -108,7 +119,11 @@ class Worker:
             self._checkpoint(key).discard()
 
     def _asked_to_stop(self) -> bool:
-        return (self.folder / STOP).exists()
+        return asked_to_stop(self.folder, self.work.driver)
+
+
+def _end(result: TrialResult) -> End:
+    return "diverged" if result.status == "diverged" else "finished"
 
 
 def _kind(error: Exception) -> str:

@@ -1,0 +1,101 @@
+"""The trials of a sweep on an executor: what each comes to goes to tracker and display, and what was lost runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from posweep.executors import Event, Executor, Work
+from posweep.folder import RUNNING, note_running
+from posweep.ledger import Ledger
+from posweep.mirror import NoMirror
+from posweep.progress import Progress
+from posweep.recorder import Recorder
+from posweep.records import TrialFailure, TrialSpec
+from posweep.stop import Stop, StopRule
+
+LONGEST = 60.0
+"""Seconds to wait at most before lost trials start again; doubled from 1."""
+
+
+@dataclass
+class Trials:
+    """Runs trials until each has finished, diverged or failed, or the sweep is asked to stop."""
+
+    executor: Executor
+    work: Work
+    mirror: NoMirror
+    recorder: Recorder
+    progress: Progress
+    stop: Stop
+    rule: StopRule = field(init=False)
+    ledger: Ledger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rule = StopRule(self.work.configuration.executor)
+        self.ledger = Ledger(self.work.folder)
+
+    def run(self, keys: Sequence[str]) -> None:
+        """Run the trials; those that were lost run again, at most `executor.retries` times."""
+        left, retries = list(keys), self.work.configuration.executor.retries
+        try:
+            for attempt in range(retries + 1):
+                if attempt:
+                    self._wait(len(left), attempt, retries)
+                if left and not self.stop.reason:
+                    left = self._once(left)
+        finally:
+            (self.work.folder / RUNNING).unlink(missing_ok=True)
+        if not self.stop.reason:
+            for key in left:
+                self._give_up(key, retries)
+
+    def extend(self, added: Sequence[TrialSpec]) -> None:
+        """A search has added trials, of which some may be done."""
+        self.work.specs.update((spec.key, spec) for spec in added)
+        self.progress.extend(added, self.ledger.finished(added))
+
+    def _once(self, keys: Sequence[str]) -> list[str]:
+        """Run the trials once; those that have neither result nor failure."""
+        self.mirror.prepare(keys)
+        self.executor.run(self.work, keys, self._listen)
+        self.mirror.settle()
+        specs = [self.work.specs[key] for key in keys]
+        ended = self.ledger.finished(specs).keys() | self.ledger.failures(specs).keys()
+        return [key for key in keys if key not in ended]
+
+    def _listen(self, event: Event) -> None:
+        """Hand on what became of a trial; the ledger has it already."""
+        if event.kind == "started":
+            self.ledger.forget_failure(
+                event.key
+            )  # not before: a launch that is killed now keeps those it did not retry
+        else:
+            self.mirror.collect(event.key)
+        if event.kind == "failed" and not self.ledger.failures([self.work.specs[event.key]]):
+            event = Event("lost", event.key)
+        result = self.ledger.result(event.key) if event.kind in ("finished", "diverged") else None
+        self.progress.event(event, result)
+        with suppress(OSError):  # a note for posweep status; a disk that is full says so elsewhere
+            note_running(self.work.folder, self.progress.running())
+        if result or event.kind == "failed":
+            self.recorder.send(event.key)
+        if reason := self.rule.count(event.kind):
+            self.stop.ask(reason)
+
+    def _wait(self, lost: int, attempt: int, retries: int) -> None:
+        """Before lost trials start again: a node that went away may need a moment to come back."""
+        if lost and not self.stop.reason:
+            seconds = min(2.0 ** (attempt - 1), LONGEST)
+            lost_worker = f"{lost} trial{'s' if lost > 1 else ''} lost {'their' if lost > 1 else 'its'} worker"
+            again = f"start{'' if lost > 1 else 's'} again in {seconds:.0f} s"
+            self.progress.say(f"{lost_worker} and {again} (retry {attempt} of {retries})")
+            self.stop.wait(seconds)
+
+    def _give_up(self, key: str, retries: int) -> None:
+        times = f"{retries + 1} times" if retries else "once"
+        story = f"its worker was lost {times} (killed, out of the machine's memory, or its node went away)"
+        self.ledger.fail(TrialFailure(key, "WorkerLost", story, str(self.ledger.log(key)), "lost"), f"{story}\n")
+        self.progress.event(Event("failed", key))
+        self.recorder.send(key)
