@@ -167,7 +167,7 @@ def _changes(
     for old, new in pairs:
         level = next(one for one in LEVELS if getattr(old, one) != getattr(new, one))
         own = list(_own(old, new, was, now)) if level == "key" else []
-        for what in own + shared[level] or [UNKNOWN]:
+        for what in dict.fromkeys([*own, *shared[level]] or [UNKNOWN]):
             trials[level, what] += 1
             lost[level, what] += old.key in recorded
     along = len(now.response.get("evaluate_at", ())) > 1
