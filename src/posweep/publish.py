@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from posweep.errors import ConfigError, PreflightError
+from posweep.errors import ConfigError, PreflightError, TrackerUnavailable
 from posweep.fields import fingerprint
 from posweep.folder import HEADER, PLAN, folder_of, folder_problems, read_header, read_opponents
 from posweep.identity import read_plan
 from posweep.ledger import Ledger
 from posweep.records import SweepRecord, TrialResult
 from posweep.settings import Configuration
-from posweep.trackers import Tracker, open_tracker
+from posweep.trackers import Tracker, open_tracker, sync_command
 
 
 def publish(configuration: Configuration) -> Path:
@@ -58,8 +58,14 @@ def _read(configuration: Configuration) -> tuple[SweepRecord, Tracker]:
     tracker = open_tracker(configuration.tracking)
     if problems := tracker.preflight():
         raise PreflightError(problems)
-    with _kept():
-        record = tracker.read(configuration.sweep.name)
+    try:
+        with _kept():
+            record = tracker.read(configuration.sweep.name)
+    except TrackerUnavailable as error:
+        raise TrackerUnavailable(
+            f"tracking.uri: {configuration.tracking.uri} does not answer ({error}); try again, or add tracking=none to "
+            "report from the output folder."
+        ) from error
     if record is None and configuration.tracking.kind == "none":
         record = _record_of_ledger(configuration)
     if record is None:
@@ -112,13 +118,15 @@ def refresh(configuration: Configuration, finished: Mapping[str, TrialResult], t
     stamp = folder / "report" / ".made_from"
     if stamp.is_file() and stamp.read_text() == made_from:
         return
-    with _kept():
+    record = None
+    with _kept(), suppress(TrackerUnavailable):
         record = tracker.read(configuration.sweep.name) if tracker else None
     record = record or _record_of_ledger(configuration)
     if record:
-        _write(configuration, record, tracker)
-        if tracker:
-            stamp.write_text(made_from)
+        with suppress(TrackerUnavailable):  # the page is there; the next launch or sync attaches it
+            _write(configuration, record, tracker)
+            if tracker:
+                stamp.write_text(made_from)
 
 
 def _write(configuration: Configuration, record: SweepRecord, tracker: Tracker | None) -> Path:
@@ -126,7 +134,12 @@ def _write(configuration: Configuration, record: SweepRecord, tracker: Tracker |
 
     page = write_report(record, folder_of(configuration) / "report")
     if tracker:
-        tracker.attach(page.parent)
+        try:
+            tracker.attach(page.parent)
+        except TrackerUnavailable as error:
+            raise TrackerUnavailable(
+                f"{page} is written, but MLflow did not take it ({error}); send it with: {sync_command(configuration)}"
+            ) from error
     return page
 
 

@@ -252,6 +252,11 @@ class TrialFailure(JsonRecord):
     log: str = ""
     kind: str = "bug"
 
+    @property
+    def said(self) -> str:
+        """The failure in one line."""
+        return f"{self.error}: {self.message}"[:500]
+
 
 @dataclass(frozen=True)
 class SweepRecord:

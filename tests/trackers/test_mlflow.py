@@ -79,7 +79,7 @@ def test_a_child_has_params_tags_metrics_curves_and_artifacts(
     assert [(point.step, point.value) for point in points] == [(1, 0.7), (2, 0.6)]
     along = client.get_metric_history(run.info.run_id, "ood/win_rate_vs_sft")
     assert [(point.step, point.value) for point in along] == [(50, 0.6), (100, 0.75)]
-    table = json.loads(store._artifact(run, "per_prompt.json"))
+    table = json.loads(store._artifact(run.info.artifact_uri, "per_prompt.json"))
     assert table["columns"][:3] == ["set", "prompt", "text"]
     assert table["data"][0][:3] == ["ood", "name two fish", "cod eel"]
 

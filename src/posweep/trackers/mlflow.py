@@ -2,7 +2,7 @@
 
 Child runs carry hyperparameters and training settings as params, every measure and (stepped) training curve as metrics,
 `result.json` and the per-prompt table as artifacts, and the tags `sweep method key seed status`. A child is complete when
-its run is FINISHED; a half-written one is written again, and so is a failed one when its trial has finished: a key has one run.
+its run is FINISHED. A half-written one is written again, a failed one too when its trial has finished: a key has one run.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from posweep.errors import PreflightError, TrackerUnavailable, first_line
 from posweep.records import Opponents, Outcome, SweepHeader, SweepRecord, TrialFailure, TrialResult, TrialSpec
@@ -44,6 +46,7 @@ class Child(NamedTuple):
     score_key: str
     complete: bool = False
     error: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, run: Any) -> Child:
@@ -63,7 +66,11 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3"):
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in (
+            "mlflow",
+            "sqlalchemy",
+            "sqlite3",
+        ):
             raise  # a mistake of ours
         raise TrackerUnavailable(_reason(error)) from error
 
@@ -130,36 +137,37 @@ class MlflowTracker:
         result, written = outcome.result, outcome.to_json()
         with self._looked_up_if_this_fails(spec.key):
             child = self._child(spec, _tags_of(result), result.started_at)
-            self._log(child, _params(spec), [*_curves(result), *_measures(result)], _tags_of(result))
-            files = {RESULT: written.pop("result"), ROWS: written}
+            self._log(child, _params(spec), [*_curves(result), *_measures(result)])
+            self._put(child, {RESULT: json.dumps(written.pop("result")), ROWS: json.dumps(written)})
             if outcome.responses:
-                files[TABLE] = _table(outcome)
-            self._put(child, {name: json.dumps(content) for name, content in files.items()})
+                self.client.log_table(child.id, _table(outcome), TABLE)
             if child.error:
                 self._forget_failure(child)
             ended = int((result.started_at + result.seconds["total"]) * 1000)
             self.client.set_terminated(child.id, "FINISHED", end_time=ended)
-            self._remember(spec.key, child._replace(score_key=result.score_key, complete=True, error=""))
+            self._remember(spec.key, Child(child.id, child.artifacts, result.score_key, complete=True))
 
     @_answering()
     def fail(self, spec: TrialSpec, failure: TrialFailure, story: str) -> None:
         """Record that a trial failed, unless a result of it is there."""
-        error = said_of(failure)
-        tags = {"status": "failed", "error": error, "failure": failure.kind}
+        tags = {"status": "failed", "error": failure.said, "failure": failure.kind}
         with self._looked_up_if_this_fails(spec.key):
             child = self._child(spec, tags)
             if child.complete:
                 return
-            self._log(child, _params(spec), [], tags)
+            self._log(child, _params(spec), [])
             self._put(child, {LOG: story})
             self.client.set_terminated(child.id, "FAILED")
-            self._remember(spec.key, child._replace(error=error))
+            self._remember(spec.key, Child(child.id, child.artifacts, "", error=failure.said))
 
     @_answering()
     def fetch(self, key: str) -> Outcome | None:
-        """A recorded trial with its rows."""
+        """A recorded trial with its rows; None also where its artifacts are gone or damaged."""
         child = self._children_known().get(key)
-        return self._outcome(child.artifacts) if child and child.complete else None
+        try:
+            return self._outcome(child.artifacts) if child and child.complete else None
+        except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):
+            return None
 
     @_answering()
     def describe(self, header: SweepHeader, files: Sequence[Path]) -> None:
@@ -288,7 +296,7 @@ class MlflowTracker:
         """The run of a key: the one that is there, or a new one under the parent."""
         there = self._children_known().get(spec.key)
         if there and there.score_key in ("", spec.score_key):
-            return there
+            return there._replace(tags=tuple((tags or {}).items()))
         if there:
             self.client.delete_run(there.id)  # other judges: its metrics must not stay among the new ones
         short = ", ".join(f"{name}={value:g}" for name, value in spec.point.items() if isinstance(value, int | float))
@@ -303,23 +311,24 @@ class MlflowTracker:
         self._remember(spec.key, child)
         return child
 
-    def _log(self, child: Child, params: list[Any], metrics: list[Any], tags: Mapping[str, str]) -> None:
-        """Everything in one request, if it is not too much."""
+    def _log(self, child: Child, params: list[Any], metrics: list[Any]) -> None:
+        """Everything in one request, if it is not too much; a run that was there gets its tags too."""
         from mlflow.entities import RunTag
 
         first, *rest = _in_batches(metrics) if metrics else [[]]
-        self.client.log_batch(child.id, first, params, [RunTag(name, value) for name, value in tags.items()])
+        self.client.log_batch(child.id, first, params, [RunTag(*tag) for tag in child.tags])
         for part in rest:
             self.client.log_batch(child.id, metrics=part)
 
     def _put(self, child: Child, files: Mapping[str, str]) -> None:
         """Texts beside a run, by the address that the run carries: by its id, MLflow would ask the store for it again."""
-        place = _artifacts_at(child.artifacts, self.uri)
-        with tempfile.TemporaryDirectory() as folder:
+        here, place = _local(child.artifacts), _artifacts_at(child.artifacts, self.uri)
+        with nullcontext(here) if here else tempfile.TemporaryDirectory() as folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
             for name, text in files.items():
-                file = Path(folder, name)
-                file.write_text(text)
-                place.log_artifact(str(file))
+                Path(folder, name).write_text(text)
+                if not here:
+                    place.log_artifact(str(Path(folder, name)))
 
     def _forget_failure(self, child: Child) -> None:
         """The trial has finished after all."""
@@ -338,20 +347,14 @@ class MlflowTracker:
 
     def _artifact(self, artifacts: str, name: str) -> str:
         """A text beside a run, by the address that the run carries."""
-        files = _artifacts_at(artifacts, self.uri)
-        if artifacts.startswith("file:"):
-            return Path(files.download_artifacts(name)).read_text()
+        if here := _local(artifacts):
+            return Path(here, name).read_text()
         with tempfile.TemporaryDirectory() as folder:
-            return Path(files.download_artifacts(name, folder)).read_text()
+            return Path(_artifacts_at(artifacts, self.uri).download_artifacts(name, folder)).read_text()
 
     def _url(self, run_id: str) -> str:
         base = self.uri if self.uri.startswith("http") else "http://127.0.0.1:5000"
         return f"{base.rstrip('/')}/#/experiments/{self._experiment}/runs/{run_id}"
-
-
-def said_of(failure: TrialFailure) -> str:
-    """A failure in one line, as the tag `error` holds it."""
-    return f"{failure.error}: {failure.message}"[:500]
 
 
 def _by_key(runs: Iterable[Any]) -> dict[str, Child]:
@@ -370,11 +373,18 @@ def _artifacts_at(address: str, uri: str) -> Any:
     return get_artifact_repository(address, uri)
 
 
+def _local(address: str) -> str:
+    """The folder that an address of artifacts means on this machine; empty where it is elsewhere."""
+    return url2pathname(urlsplit(address).path) if address.startswith("file:") else ""
+
+
 def _reason(error: BaseException) -> str:
-    """The innermost cause: around it MLflow and what it uses wrap addresses, objects and advice."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    return getattr(error, "strerror", None) or first_line(error)
+    """What the network said, if it did: around it MLflow and what it uses wrap addresses, objects and advice."""
+    said, inner = first_line(error), error.__cause__ or error.__context__
+    while inner:
+        said = getattr(inner, "strerror", None) or ("no answer in time" if isinstance(inner, TimeoutError) else said)
+        inner = inner.__cause__ or inner.__context__
+    return said
 
 
 def _complete(run: Any) -> bool:
