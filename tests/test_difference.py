@@ -52,23 +52,34 @@ def with_blocks(configuration, *blocks, **sweep):
 
 
 ONE = [
-    (level, override) for level, row in CHANGES.items() for override in row if not override.startswith("sweep.seeds")
+    (level, override)
+    for level, row in CHANGES.items()
+    for override in row
+    if level != "nothing" and not override.startswith("sweep.seeds")
 ]
 
 
+@pytest.fixture(scope="module")
+def before(smoke):
+    return make_plan(smoke), identity_of(smoke)
+
+
 @pytest.mark.parametrize(("level", "override"), ONE)
-def test_every_setting_that_changes_keys_is_named_and_no_other(smoke, composed, level, override):
+def test_every_setting_that_changes_keys_is_named_and_no_other(before, composed, level, override):
     """The table of what changes which key, told by the difference of two plans."""
-    found = difference(smoke, configured(composed, override))
-    name = override.partition("=")[0]
-    if level == "nothing":
-        assert (found.same, found.changed, found.changes, found.new, found.gone) == (6, 0, (), (), ())
-        return
+    now = configured(composed, override)
+    found = compare(before[0], make_plan(now), before[1], identity_of(now))
     (change,) = found.changes
+    name = override.partition("=")[0]
     assert change.level == level
     assert change.what.startswith(f"{name}=" if name == "judge" else f"{name} ")
     assert change.trials == found.changed == (2 if name.startswith("method.") else 6)
     assert (found.same + found.changed, found.new, found.gone) == (6, (), ())
+
+
+def test_a_setting_that_changes_no_key_is_not_named(smoke):
+    found = difference(smoke, dataclasses.replace(smoke, output_dir="elsewhere"))
+    assert (found.same, found.changed, found.changes, found.new, found.gone) == (6, 0, (), (), ())
 
 
 @pytest.mark.parametrize(
