@@ -2,15 +2,20 @@
 
 import dataclasses
 import math
+import os
+import signal
+from types import SimpleNamespace
 
 import pytest
 
-from posweep.ledger import Ledger
+from posweep.folder import HEADER, OPPONENTS
+from posweep.ledger import Ledger, write_atomically
 from posweep.plan import Plan
-from posweep.records import Outcome, TrialFailure, TrialResult
+from posweep.records import Outcome, SweepHeader, TrialFailure, TrialResult
 from posweep.search import LOST, Search, outline, with_searched
+from posweep.trackers.mlflow import MlflowTracker
 
-from .tiny import configured, planned
+from .tiny import configured, planned, posweep
 
 SWEEP = (
     "sweep=smoke", "executor=local", "method=[dpo,simpo]", "sweep.learning_rates=[1e-4,1e-3,1e-2]", "search=tpe",
@@ -239,3 +244,125 @@ def test_without_a_last_search_there_is_just_the_plan(searched, tmp_path):
     for damaged in ("", "nonsense", '{"key": 1}\n'):
         (tmp_path / "smoke" / "plan.jsonl").write_text(damaged)
         assert with_searched(configured((*SWEEP, here)), planned((*SWEEP, here))) == planned((*SWEEP, here))
+
+
+# --- a launch
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """posweep in a folder of its own, whose trials end at once at the height of their point; what ran, in order."""
+    monkeypatch.chdir(tmp_path)
+    ran, ends = [], {}
+
+    def run_trial(spec, *_, **__):
+        ran.append(spec.key)
+        if ends.get(spec.key) == "interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
+        if ends.get(spec.key) == "failed":
+            raise OSError("disk on fire")
+        measures = {METRIC: height(spec)}
+        return Outcome(
+            TrialResult(spec.key, spec.response_key, spec.score_key, "finished", measures, seconds={"total": 1.0})
+        )
+
+    def make_artifacts(configuration, mirror, *_):
+        header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric)
+        write_atomically(mirror.folder / HEADER, header.to_json())
+        write_atomically(mirror.folder / OPPONENTS, [])
+
+    monkeypatch.setattr("posweep.executors.worker.run_trial", run_trial)
+    monkeypatch.setattr(
+        "posweep.executors.worker.prepare", lambda *_: SimpleNamespace(policy=SimpleNamespace(adapted=False))
+    )
+    monkeypatch.setattr("posweep.launch._make_artifacts", make_artifacts)
+    return SimpleNamespace(
+        run=lambda *more: posweep(*SWEEP, "tracking=none", "tracking.uri=", *more), ran=ran, ends=ends, folder=tmp_path / "outputs" / "smoke"
+    )
+
+
+def plan_of(sweep):
+    return Plan.from_jsonl("smoke", (sweep.folder / "plan.jsonl").read_text())
+
+
+def test_a_launch_searches_after_the_planned_trials(sweep):
+    tracked = ("tracking=mlflow", "tracking.uri=sqlite:///mlflow.db")
+    ended = sweep.run(*tracked)
+    assert (ended.code, ended.err) == (0, "")
+    plan = plan_of(sweep)
+    assert sweep.ran == [spec.key for spec in plan]
+    assert len(plan.adaptive) == 14
+    assert plan.trials[: -len(plan.adaptive)] == planned(SWEEP).trials
+    record = MlflowTracker(f"sqlite:///{sweep.folder.parents[1] / 'mlflow.db'}").read("smoke")
+    assert record.plan == plan.trials
+    assert record.results.keys() == set(sweep.ran)
+    peaks = {method: max(height(s) for s in plan.adaptive if s.method == method) for method in ("dpo", "simpo")}
+    assert all(peak > max(height(s) for s in planned(SWEEP) if s.method == method) for method, peak in peaks.items())
+    again, elsewhere = sweep.run(*tracked), sweep.run(*tracked, "output_dir=elsewhere")
+    assert f"Nothing is left to do: all {len(plan)} trials" in again.out
+    assert f"Nothing is left to do: all {len(plan)} trials" in elsewhere.out  # the tracker has what this folder lacks
+    assert len(sweep.ran) == len(plan)
+    assert plan_of(sweep) == plan
+
+
+def test_an_interrupted_launch_goes_on_as_if_nothing_had_been(sweep, tmp_path):
+    sweep.run("output_dir=calm")
+    calm, sweep.ran[:] = list(sweep.ran), []
+    sweep.ends[calm[-9]] = "interrupted"
+    first = sweep.run()
+    assert first.code == 130
+    sweep.ends.clear()
+    assert sweep.run().code == 0
+    assert sweep.ran == calm
+    assert [s.key for s in plan_of(sweep)] == calm
+
+
+def test_failures_of_a_search_are_tried_again_by_a_launch_or_by_retry_and_turn_nothing(sweep):
+    sweep.run("output_dir=calm")
+    bad = sweep.ran[-10]
+    sweep.ran.clear()
+    sweep.ends[bad] = "failed"
+    assert sweep.run().code == 3
+    plan = plan_of(sweep)
+    sweep.ran.clear()
+    sweep.ends.clear()
+    assert sweep.run("retry=failed").code == 0
+    assert sweep.ran == [bad]
+    assert sweep.run().code == 0
+    assert sweep.ran == [bad]
+    assert plan_of(sweep) == plan
+
+
+def test_without_search_its_trials_are_no_part_of_the_plan(sweep):
+    sweep.run()
+    ran = len(sweep.ran)
+    assert sweep.run("search=none").code == 0
+    assert len(sweep.ran) == ran
+    assert plan_of(sweep) == planned(SWEEP)
+
+
+def test_judge_searches_no_further(sweep):
+    ended = posweep("judge", *SWEEP)
+    assert (ended.code, sweep.ran) == (0, [])
+    assert "trials have no stored responses to judge" in ended.out
+
+
+def test_plan_and_status_show_a_search_apart(sweep):
+    before = posweep("plan", *SWEEP)
+    assert (
+        "search: tpe, 7 adaptive trials a method after the planned ones (14 in all); they enter no distribution."
+        in before.out
+    )
+    sweep.run()
+    status = [line.split() for line in posweep("status", *SWEEP).out.splitlines()]
+    assert ["DPO,", "search", "7", "7", "0", "0", "0", "0"] in status
+
+
+def test_what_cannot_be_searched_is_a_sentence_before_anything_starts(sweep):
+    ended = sweep.run("method=[dpo]", "sweep.blocks=[{method: dpo, list: [{beta: 0.1}]}]")
+    assert ended.code == 2
+    assert ended.said == [
+        "search: no selected method has anything that varies; give a block of one at least two points, or leave search=tpe "
+        "out."
+    ]
+    assert not sweep.folder.exists()
