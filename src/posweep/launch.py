@@ -110,7 +110,7 @@ def launch(
         _note_counters(configuration, folder)
         trouble = recorder.finish("failed" if failures else "finished")
         if trouble:
-            say(unsent(configuration, len(plan), recorder.left(), trouble))
+            say(unsent(configuration, recorder, trouble))
         refresh(configuration, ledger.finished(plan), None if trouble else tracker)
     if stop.reason:
         raise TrialsFailed(

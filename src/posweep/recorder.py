@@ -131,7 +131,9 @@ class Recorder:
         return self._unreadable
 
     def left(self) -> int:
-        """Trials that are still in line."""
+        """Trials that did not arrive; all that the ledger knows of, if the tracker has not said what it holds."""
+        if self._held is None:
+            return len(self._lacking({}, {}))
         with self._change:
             return len((self._line.keys() | {self._busy}) & self._specs.keys())
 
@@ -230,7 +232,8 @@ def _story(log: Path) -> str:
         return ""
 
 
-def unsent(configuration: Configuration, trials: int, left: int, trouble: str) -> str:
-    """What a launch says where MLflow lacks something at its end; the command that sends it stands last."""
-    lacks = f"{left} of {trials} trials" if left else "how this sweep ended"
-    return f"MLflow lacks {lacks} ({trouble}); nothing is lost, send the rest with: {sync_command(configuration)}"
+def unsent(configuration: Configuration, recorder: Recorder, trouble: str) -> str:
+    """What is said where MLflow lacks something in the end; the command that sends it stands last."""
+    left = recorder.left()
+    lacks = f"lacks {left} of {len(recorder.plan)} trials" if left else "does not know how this sweep ended"
+    return f"MLflow {lacks} ({trouble}); nothing is lost, send the rest with: {sync_command(configuration)}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from posweep.errors import ConfigError, PreflightError, TrackerUnavailable
 from posweep.folder import PLAN, folder_of, only_driver
 from posweep.ledger import Ledger
 from posweep.plan import Plan
-from posweep.recorder import Recorder
+from posweep.recorder import Recorder, unsent
 from posweep.settings import Configuration
-from posweep.trackers import open_tracker, sync_command
+from posweep.trackers import Tracker, open_tracker, sync_command
 
 
 def sync(configuration: Configuration, say: Callable[[str], None] = print) -> None:
@@ -29,17 +30,10 @@ def sync(configuration: Configuration, say: Callable[[str], None] = print) -> No
     results, failures = Ledger(folder).finished(plan), Ledger(folder).failures(plan)
     status = "finished" if len(results) == len(plan) else "failed" if failures else "killed"
     with only_driver(folder, name), Recorder(tracker, plan, folder) as recorder:
-        try:
-            held, trouble = recorder.held(), recorder.finish(status)
-            if held is None or trouble:
-                raise TrackerUnavailable(trouble or recorder.trouble)
-            if (folder / "report").is_dir():
-                tracker.attach(folder / "report")
-        except TrackerUnavailable as error:
-            raise TrackerUnavailable(
-                f"tracking.uri: {configuration.tracking.uri} still lacks {recorder.left()} of {len(plan)} trials ({error}); "
-                f"send them when it answers with: {sync_command(configuration)}"
-            ) from error
+        held, trouble = recorder.held(), recorder.finish(status)
+        if held is None or trouble:
+            raise TrackerUnavailable(unsent(configuration, recorder, trouble))
+        _attach(configuration, tracker, folder / "report")
     say(_sent(recorder, held, plan))
 
 
@@ -51,6 +45,16 @@ def _plan(configuration: Configuration) -> Plan:
     if not file.is_file():
         raise ConfigError(f"sweep={name}: {file.parent} holds no sweep; launch it first, or set output_dir.")
     return Plan.from_jsonl(name, file.read_text())
+
+
+def _attach(configuration: Configuration, tracker: Tracker, report: Path) -> None:
+    """The report, where there is one."""
+    try:
+        if report.is_dir():
+            tracker.attach(report)
+    except TrackerUnavailable as error:
+        command = sync_command(configuration)
+        raise TrackerUnavailable(f"MLflow lacks the report ({error}); send it with: {command}") from error
 
 
 def _sent(recorder: Recorder, held: dict[str, str], plan: Plan) -> str:

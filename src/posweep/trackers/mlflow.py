@@ -34,6 +34,8 @@ AT_ONCE = 8
 """Trials read side by side: a server's answers take longer than reading them."""
 REFUSED = (401, 403, 404)
 """Answers that no waiting changes: not allowed, or no MLflow there."""
+THEIRS = ("mlflow", "sqlalchemy", "sqlite3")
+"""Whose errors say that the tracker did not do what it was asked to; requests' are OSErrors."""
 PLAN, HEADER, OPPONENTS = "plan.jsonl", "sweep.json", "opponents.json"
 RESULT, ROWS, TABLE, LOG = "result.json", "rows.json", "per_prompt.json", "trial.log"
 
@@ -66,11 +68,7 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in (
-            "mlflow",
-            "sqlalchemy",
-            "sqlite3",
-        ):
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in THEIRS:
             raise  # a mistake of ours
         raise TrackerUnavailable(_reason(error)) from error
 
@@ -152,9 +150,9 @@ class MlflowTracker:
         """Record that a trial failed, unless a result of it is there."""
         tags = {"status": "failed", "error": failure.said, "failure": failure.kind}
         with self._looked_up_if_this_fails(spec.key):
-            child = self._child(spec, tags)
-            if child.complete:
+            if (there := self._children_known().get(spec.key)) and there.complete:
                 return
+            child = self._child(spec, tags)
             self._log(child, _params(spec), [])
             self._put(child, {LOG: story})
             self.client.set_terminated(child.id, "FAILED")
