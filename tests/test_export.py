@@ -18,7 +18,7 @@ from posweep.policy.scratch import make_tokenizer, new_policy
 from posweep.policy.texts import Texts
 from posweep.records import Message, Prompt, messages
 from posweep.settings import ScratchModel
-from posweep.trial import run as trial
+from posweep.trial import training as trial
 
 from .tiny import changed, configured, make_world, planned, posweep
 

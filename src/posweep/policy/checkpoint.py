@@ -157,7 +157,8 @@ class Checkpoints(Door):
             self.file.write(replace(state, about=self.about()))
             self._written = True
         except (OSError, RuntimeError, MemoryError) as error:
-            self.trouble = first_line(error)
+            # torch wraps what the system said into a sentence about its own position in the file
+            self.trouble = first_line(error.__context__ if isinstance(error.__context__, OSError) else error)
         self._since = time.monotonic()
         if self._stops:
             raise Stopped(f"asked to stop after step {state.step}")
