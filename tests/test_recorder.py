@@ -212,16 +212,19 @@ def test_who_is_slow_is_waited_for_while_something_arrives(folder: Path) -> None
 
 def test_an_interrupted_sweep_is_closed_first_and_in_a_hurry(folder: Path) -> None:
     tracker = Absent()
-    vars(tracker)["seconds"] = 0.06
     recorder = Recorder(tracker, PLANNED, folder).__enter__()
     recorder.held()
+    vars(tracker)["away"] = True
     for key in "abcdef":
         finish_trial(folder, key)
         recorder.send(key)
+    until(lambda: recorder.trouble)
+    vars(tracker).update(away=False, seconds=0.06)
     began = time.monotonic()
     recorder.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert time.monotonic() - began < 1
-    assert "killed" in tracker.arrived[:2]
+    assert "killed" in tracker.arrived[:2]  # one may have been on its way
+    assert len(tracker.arrived) < 8
 
 
 def test_a_tracker_that_says_no_for_good_stops_the_launch(folder: Path) -> None:
@@ -242,7 +245,7 @@ def test_rows_that_cannot_be_read_are_said_and_hold_nothing_up(folder: Path) -> 
         assert recorder.finish("finished") == (
             "the rows of trial a cannot be read: remove ledger/a.json to run it again"
         )
-    assert tracker.arrived[0] == "b"
+    assert "b" in tracker.arrived
     assert tracker.arrived[-1] == "finished"
 
 

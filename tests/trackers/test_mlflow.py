@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from posweep.config import configure
+from posweep.errors import TrackerUnavailable
 from posweep.plan import make_plan
-from posweep.records import HeldOutPair, Outcome, Response, SweepHeader, TrialResult, TrialSpec
+from posweep.records import HeldOutPair, Outcome, Response, SweepHeader, TrialFailure, TrialResult, TrialSpec
 from posweep.settings import TrackingSettings
 from posweep.trackers import NullTracker, open_tracker
 from posweep.trackers.mlflow import MlflowTracker
@@ -129,6 +130,77 @@ def test_a_half_written_child_is_not_held_and_other_judges_are_not_read(
     record = tracker.read("smoke")
     assert record is not None
     assert record.results == {}
+
+
+def test_a_failed_trial_is_a_failed_run_until_it_finishes(store: MlflowTracker, specs: tuple[TrialSpec, ...]) -> None:
+    spec, failure = specs[2], TrialFailure(specs[2].key, "OSError", "disk on fire", "logs/x.log", "bug")
+    for _ in range(2):  # a second time is the same as once
+        store.fail(spec, failure, "the whole story")
+    (run,) = store._children(f"tags.key = '{spec.key}'")
+    assert run.info.status == "FAILED"
+    assert {"status": "failed", "error": "OSError: disk on fire", "failure": "bug"}.items() <= run.data.tags.items()
+    assert run.data.params["beta"]
+    assert store._artifact(run.info.artifact_uri, "trial.log") == "the whole story"
+    again = MlflowTracker(store.uri)
+    again.open("smoke", specs)
+    assert spec.key not in again.held()
+    assert again.failed() == {spec.key: failure.said}
+
+    finished = outcome(spec)
+    noted = dataclasses.replace(finished.result, notes={"resumed_at": 40, "micro_batch_size": 8})
+    again.write(spec, dataclasses.replace(finished, result=noted))
+    again.fail(spec, failure, "a result stays a result")
+    (now,) = again._children(f"tags.key = '{spec.key}'")
+    assert now.info.run_id == run.info.run_id
+    assert now.info.status == "FINISHED"
+    assert {"status": "finished", "resumed_at": "40", "micro_batch_size": "8"}.items() <= now.data.tags.items()
+    assert not {"error", "failure"} & now.data.tags.keys()
+    assert "trial.log" not in {file.path for file in again.client.list_artifacts(now.info.run_id)}
+    assert spec.key in again.held()
+    again.client.delete_run(now.info.run_id)
+
+
+def test_a_request_whose_answer_was_lost_makes_no_second_run(
+    tmp_path: Path, specs: tuple[TrialSpec, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = MlflowTracker(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tracker.open("smoke", specs)
+    create, batch = tracker.client.create_run, tracker.client.log_batch
+
+    def lost(real):
+        def asked(*arguments, **named):
+            real(*arguments, **named)
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+        return asked
+
+    for name, real in {"create_run": create, "log_batch": batch}.items():
+        monkeypatch.setattr(tracker.client, name, lost(real))
+        with pytest.raises(TrackerUnavailable, match=r"^Connection reset by peer$"):
+            tracker.write(specs[0], outcome(specs[0]))
+        monkeypatch.setattr(tracker.client, name, real)
+    assert tracker.held() == {}
+    tracker.write(specs[0], outcome(specs[0]))
+    assert len(list(tracker._children())) == 1
+    assert tracker.fetch(specs[0].key) == outcome(specs[0])
+    rows = Path(tracker._known[specs[0].key].artifacts.removeprefix("file://")) / "rows.json"
+    rows.write_text("{")  # damaged by whatever: it is not held to be there
+    assert tracker.fetch(specs[0].key) is None
+    rows.unlink()
+    assert tracker.fetch(specs[0].key) is None
+
+
+def test_a_deleted_run_is_written_anew(store: MlflowTracker, specs: tuple[TrialSpec, ...]) -> None:
+    tracker = MlflowTracker(store.uri)
+    tracker.open("smoke", specs)
+    tracker.fail(specs[2], TrialFailure(specs[2].key, "OSError", "x"), "")
+    tracker.client.delete_run(tracker._known[specs[2].key].id)
+    with pytest.raises(TrackerUnavailable):
+        tracker.write(specs[2], outcome(specs[2]))
+    tracker.write(specs[2], outcome(specs[2]))
+    (run,) = tracker._children(f"tags.key = '{specs[2].key}'")
+    assert run.info.status == "FINISHED"
+    tracker.client.delete_run(run.info.run_id)
 
 
 def test_preflight_says_what_is_wrong_and_leaves_nothing(tmp_path: Path) -> None:

@@ -378,10 +378,10 @@ def _local(address: str) -> str:
 
 def _reason(error: BaseException) -> str:
     """What the network said, if it did: around it MLflow and what it uses wrap addresses, objects and advice."""
-    said, inner = first_line(error), error.__cause__ or error.__context__
+    said, inner = first_line(error), error
     while inner:
         said = getattr(inner, "strerror", None) or ("no answer in time" if isinstance(inner, TimeoutError) else said)
-        inner = inner.__cause__ or inner.__context__
+        inner = inner.__cause__ or inner.__context__  # type: ignore[assignment]
     return said
 
 
