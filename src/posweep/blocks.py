@@ -18,6 +18,8 @@ SHARED = {field.name for field in fields(TrainSettings)} - {"evaluate_at", "keep
 
 Raw = list[tuple[dict[str, str], dict[str, Any]]]
 """Points as written: where each value stands in the file, and the value."""
+Checked = dict[tuple[str, str, str], list[Any]]
+"""Values that were checked before, by name, place and what is written there: as their declared type, or nothing."""
 
 
 def blocks(configuration: Configuration, problems: list[str]) -> list[dict[str, Any]]:
@@ -66,7 +68,8 @@ def expand(block: Mapping[str, Any], problems: list[str]) -> list[dict[str, Any]
         raw = KINDS[kind](place, content, found, kind, block["index"])
     except (TypeError, AttributeError, KeyError, ValueError) as error:
         raw, found = [], [f"{place}: cannot be read ({error}); docs/sweeps.md shows the form of a block."]
-    points = [_checked(place, block["method"], where, point, found) for where, point in raw]
+    values: Checked = {}
+    points = [_checked(place, block["method"], where, point, found, values) for where, point in raw]
     problems += dict.fromkeys(found)
     return points
 
@@ -122,26 +125,36 @@ def _drawn(place: str, content: Mapping[str, Any], found: list[str], kind: str, 
 
 
 def _checked(
-    place: str, method: str, where: Mapping[str, str], point: dict[str, Any], found: list[str]
+    place: str, method: str, where: Mapping[str, str], point: Mapping[str, Any], found: list[str], values: Checked
 ) -> dict[str, Any]:
-    """A point with its values as their declared types; every mistake a sentence in `found`."""
-    objective = OBJECTIVES[method]
-    own = hyperparameters(objective)
+    """A point with its values as their declared types; every mistake a sentence in `found`, once."""
     checked: dict[str, Any] = {}
     for name, value in point.items():
-        cls = objective if name in own else TrainSettings
-        if name not in own and name not in SHARED:
-            found.append(f"{place}: {unknown_hyperparameter(method, name, in_block=True)}")
-            continue
-        try:
-            checked[name] = typed(value, _hints(cls)[name])
-        except ValueError as error:
-            found.append(f"{where[name]}: {own[name].symbol if name in own else name} {error}.")
-            continue
-        parent = where[name].rpartition(name)
-        found += [p.replace(f"{parent[0]}{name}:", f"{where[name]}:") for p in
-                  range_problems(cls, {name: checked[name]}, parent[0].rstrip("."))]  # fmt: skip
+        known = (name, where[name], repr(value))
+        if known not in values:
+            values[known] = _checked_value(place, method, where[name], name, value, found)
+        for right in values[known]:
+            checked[name] = right
     return checked
+
+
+def _checked_value(place: str, method: str, where: str, name: str, value: Any, found: list[str]) -> list[Any]:
+    """A list of the value as its declared type, or of nothing where it has none."""
+    objective = OBJECTIVES[method]
+    own = hyperparameters(objective)
+    cls = objective if name in own else TrainSettings
+    if name not in own and name not in SHARED:
+        found.append(f"{place}: {unknown_hyperparameter(method, name, in_block=True)}")
+        return []
+    try:
+        right = typed(value, _hints(cls)[name])
+    except ValueError as error:
+        found.append(f"{where}: {own[name].symbol if name in own else name} {error}.")
+        return []
+    parent = where.rpartition(name)[0]
+    problems = range_problems(cls, {name: right}, parent.rstrip("."))
+    found += [problem.replace(f"{parent}{name}:", f"{where}:") for problem in problems]
+    return [right]
 
 
 @functools.cache

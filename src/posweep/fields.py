@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -112,12 +112,22 @@ def plain(value: Any) -> Any:
 
 def canonical(content: Any) -> str:
     """Plain data as JSON, the same text whatever the order of its keys."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_jsonable)
+    return _ENCODER.encode(content)
 
 
 def fingerprint(content: Any) -> str:
     """A short hash of plain data, whatever the order of its keys: 64 bits of SHA-256 in hexadecimal."""
-    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
+    return _digest(canonical(content))
+
+
+def fingerprint_beside(name: str, context: Mapping[str, Any]) -> Callable[[Any], str]:
+    """`fingerprint({**context, name: value})` as a function of the value: the text of the context is made once."""
+    before, after = canonical({**context, name: "\0"}).split(canonical("\0"))
+    return lambda value: _digest(f"{before}{canonical(value)}{after}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _jsonable(value: Any) -> Any:
@@ -127,6 +137,9 @@ def _jsonable(value: Any) -> Any:
     if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
         return plain(value)
     raise TypeError(f"{value!r} has no place in a key")
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_jsonable)
 
 
 def typed(value: Any, annotation: Any) -> Any:

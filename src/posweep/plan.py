@@ -18,7 +18,7 @@ from typing import Any
 from posweep import data, hub
 from posweep.blocks import blocks, design, expand
 from posweep.errors import ConfigError
-from posweep.fields import canonical, fingerprint, plain, scoped
+from posweep.fields import canonical, fingerprint, fingerprint_beside, plain, scoped
 from posweep.objectives import OBJECTIVES, hyperparameters
 from posweep.records import TrialSpec
 from posweep.settings import Configuration
@@ -131,6 +131,8 @@ class Planner:
     def __init__(self, configuration: Configuration):
         self.methods, self.settings = configuration.methods, scoped(configuration.train, "train")
         self.context = _context(configuration)
+        self._response_key = fingerprint_beside("key", self.context["response"])
+        self._score_key = fingerprint_beside("response_key", self.context["score"])
 
     def trial(self, block: Mapping[str, Any], point: Mapping[str, Any], seed: int, adaptive: bool = False) -> TrialSpec:
         """The trial of a point with a seed.
@@ -151,8 +153,8 @@ class Planner:
         work = {"method": method, "version": objective.version, "hyperparameters": values, "train": train}
         configured = fingerprint({**self.context["train"], **work})
         key = fingerprint({"configuration": configured, "seed": seed})
-        response_key = fingerprint({"key": key, **self.context["response"]})
-        score_key = fingerprint({"response_key": response_key, **self.context["score"]})
+        response_key = self._response_key(key)
+        score_key = self._score_key(response_key)
         return TrialSpec(
             key=key, response_key=response_key, score_key=score_key, configuration=configured, method=method,
             hyperparameters=values, train=train, seed=seed, varied=tuple(point), block=block["index"],
