@@ -81,8 +81,8 @@ def test_a_folder_that_is_another_one_on_a_node(inspection, tmp_path):
     (sentence,) = inspection.problems(lambda _: {"a": visit(elsewhere, "a")})
     assert sentence == (
         f"output_dir: {tmp_path}/smoke cannot be used on node a (what the driver wrote is not there); nodes share nothing "
-        "by themselves: set executor.storage to a folder or URL that all of them reach (s3://BUCKET/FOLDER), or output_dir to "
-        "such a folder."
+        "by themselves: set executor.storage to a folder or URL that all of them reach (s3://BUCKET/FOLDER), or output_dir "
+        "to such a folder."
     )
     assert list((tmp_path / "elsewhere").iterdir()) == []
 

@@ -16,6 +16,18 @@ QUICK = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshol
 """A node that died is missed after two seconds, not after a quarter of a minute."""
 
 
+HIDING = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"']
+"""A view of the files of its own for a command, in which a folder is empty."""
+
+
+def can_hide() -> bool:
+    """Whether this system lets us make such views."""
+    try:
+        return subprocess.run([*HIDING, "/mnt", "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 class Cluster:
     """Nodes by name, as `ray start` makes them."""
 
@@ -31,13 +43,22 @@ class Cluster:
         """HOST:PORT."""
         return f"127.0.0.1:{self.port}"
 
-    def add(self, name: str, cpus: int = 1, **environment: str) -> None:
-        """Start a node; the first one is the head."""
+    def add(self, name: str, cpus: int = 1, hidden: Path | None = None, **environment: str) -> None:
+        """Start a node; the first one is the head.
+
+        Args:
+            name: of the node, and of its folder.
+            cpus: that it offers.
+            hidden: a folder that looks empty from there, as another machine's would.
+            environment: variables of its own.
+        """
         home = self.folder / name
         home.mkdir()
         there = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder / 'ray'}"]
         here = [f"--address={self.address}", "--dashboard-agent-listen-port=0"]
         command = [RAY, "start", "--block", f"--num-cpus={cpus}", "--min-worker-port=0", "--max-worker-port=0"]
+        if hidden:
+            command = [*HIDING, str(hidden), *command]
         with (home / "ray.log").open("wb") as log:
             self.nodes[name] = subprocess.Popen(
                 [*command, *(here if self.nodes else there)], cwd=home, stdout=log, stderr=log, start_new_session=True,

@@ -136,6 +136,7 @@ class RayExecutor:
                 tune_config=tune.TuneConfig(reuse_actors=True, search_alg=search),
                 run_config=tune.RunConfig(
                     name=work.configuration.sweep.name, storage_path=storage, verbose=0,
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # other nodes lack that folder
                     callbacks=[_listening(listen, work.folder, search)],
                 ),
             ).fit()  # fmt: skip
@@ -157,20 +158,24 @@ def _trainable() -> type:
     """A Tune trainable that runs one key per configuration and keeps its worker when it is reused."""
     from ray import tune
 
-    from posweep.executors.worker import Worker
-
     class Trial(tune.Trainable):
         """One actor of Tune: a worker, and the key it is at."""
 
-        def setup(self, config: dict[str, Any], work: Work | None = None) -> None:
-            assert work is not None
-            self.worker, self.key = Worker(work), config["key"]
+        def setup(self, config: dict[str, Any], work: Any = None) -> None:
+            self.work, self.key = work, config["key"]
+            self.worker: Any = (
+                None  # an actor that is up late loses its trial to one that is reused, and torch takes seconds
+            )
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.key = new_config["key"]
             return True
 
         def step(self) -> dict[str, Any]:
+            if self.worker is None:
+                from posweep.executors.worker import Worker
+
+                self.worker = Worker(self.work)
             end = self.worker.run(self.key)
             if end == "failed":
                 raise RuntimeError("the trial failed; its log says why")  # so that the next one gets a fresh process
