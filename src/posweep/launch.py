@@ -85,9 +85,7 @@ def launch(
         Recorder(tracker, plan, folder) as recorder,
         _opened(executor, configuration, plan, ledger, say),
     ):
-        driver = take_over(
-            folder
-        )  # before anything is read: what a worker of another one writes from now on is too late
+        driver = take_over(folder)  # before anything is read: what workers of another launch write now comes too late
         mirror.go_on()
         mirror.gather(plan)
         held = _held(recorder, say)

@@ -68,9 +68,7 @@ class Trials:
     def _listen(self, event: Event) -> None:
         """Hand on what became of a trial; the ledger has it already."""
         if event.kind == "started":
-            self.ledger.forget_failure(
-                event.key
-            )  # not before: a launch that is killed now keeps those it did not retry
+            self.ledger.forget_failure(event.key)  # not before: a launch that is killed keeps what it did not retry
         else:
             self.mirror.collect(event.key)
         if event.kind == "failed" and not self.ledger.failures([self.work.specs[event.key]]):
