@@ -194,7 +194,8 @@ class TrialResult(JsonRecord):
     """What a trial came to: its measures, its training curves (at most 200 points each), its seconds by stage.
 
     `measures` are named `<set>/<measure>`; `along` holds the same at each earlier point of `train.evaluate_at`; `notes`
-    what happened on the way and changes no number by more than rounding: `resumed_at` (steps), `micro_batch_size` (pairs).
+    what happened on the way: `resumed_at` (steps); `micro_batch_size` (pairs) and `sample_batch_size` (responses), where
+    memory ran out; `checkpoint` and `policy`, which could not be written; `diverged_by`, what a judge could not score.
     """
 
     key: str
