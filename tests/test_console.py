@@ -185,3 +185,13 @@ def test_without_a_number_of_prompts_the_calls_are_unknown(capsys, pairs):
     some = replace(configuration, evaluation=replace(configuration.evaluation, prompts=5))
     assert calls(capsys, some)[0].startswith(f"judge llm: {(len(make_plan(some)) + 1) * 2 * 5 * 2 * 2:,} calls")
     assert calls(capsys, demo()) == []
+
+
+def test_status_says_which_results_cannot_be_read(capsys):
+    configuration = demo()
+    plan = finish(configuration, first=2)
+    broken = folder_of(configuration) / "ledger" / f"{plan.trials[0].key}.json"
+    broken.write_text('{"key": ')
+    console.print_status(configuration)
+    said = f"{broken}: cannot be read; its trial runs again with the next launch."
+    assert said in capsys.readouterr().out.splitlines()

@@ -118,3 +118,27 @@ def test_the_last_result_stands(ledger):
     ledger.write(dataclasses.replace(OUTCOME, result=dataclasses.replace(RESULT, status="diverged")))
     assert ledger.result("k1").status == "diverged"
     assert len(list((ledger.folder / "ledger").iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", '{"key": "k1"}', '{"key": "k1", "weather": "fine"}'])
+def test_a_result_that_cannot_be_read_is_none_and_is_counted(ledger, content):
+    ledger.write(OUTCOME)
+    ledger.write(dataclasses.replace(OUTCOME, result=dataclasses.replace(RESULT, key="k2")))
+    (ledger.folder / "ledger" / "k1.json").write_text(content)
+    other = dataclasses.replace(SPEC, key="k2")
+    assert set(ledger.finished([SPEC, other])) == {"k2"}
+    assert ledger.unreadable(["k1", "k2", "k3"]) == [ledger.folder / "ledger" / "k1.json"]
+    assert ledger.recorded() == {"k1", "k2"}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"key": "k1"}', '{"weather": "fine"}'])
+def test_a_failure_that_cannot_be_read_is_none(ledger, content):
+    ledger.fail(FAILURE, "story")
+    (ledger.folder / "logs" / "k1.json").write_text(content)
+    assert ledger.failures([SPEC]) == {}
+
+
+def test_records_have_a_size(ledger):
+    ledger.write(OUTCOME)
+    assert ledger.size("k1") == sum(file.stat().st_size for file in ledger.folder.rglob("k1.json"))
+    assert ledger.size("k2") == 0

@@ -61,14 +61,14 @@ def read_plan(folder: Path, name: str) -> Plan:
     """The plan of the last launch.
 
     Raises:
-        ConfigError: there is none, it is damaged, or a newer posweep wrote it.
+        ConfigError: there is none, it is damaged, or it is that of another sweep or of a newer posweep.
     """
+    if problems := ownership_problems(folder, name):
+        raise ConfigError(problems)
     file = folder / PLAN
     try:
         return Plan.from_jsonl(name, file.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        if problems := ownership_problems(folder, name):
-            raise ConfigError(problems) from None
         reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise ConfigError(f"{file}: {reason}; posweep sweep={name} writes it anew.") from None
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from posweep.errors import ConfigError, PreflightError, TrackerUnavailable
 from posweep.fields import fingerprint
 from posweep.folder import HEADER, PLAN, folder_of, folder_problems, read_header, read_opponents
-from posweep.identity import read_plan
+from posweep.identity import ownership_problems, read_plan
 from posweep.ledger import Ledger
 from posweep.records import SweepRecord, TrialResult
 from posweep.settings import Configuration
@@ -56,6 +56,8 @@ def relative_address(page: Path, folder: Path) -> str:
 def _read(configuration: Configuration) -> tuple[SweepRecord, Tracker]:
     """What is recorded of a sweep, and where."""
     tracker = open_tracker(configuration.tracking)
+    if problems := ownership_problems(folder_of(configuration), configuration.sweep.name):
+        raise ConfigError(problems)
     if problems := tracker.preflight():
         raise PreflightError(problems)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from posweep.errors import ConfigError, PreflightError, TrackerUnavailable
 from posweep.folder import PLAN, folder_of, only_driver
+from posweep.identity import read_plan
 from posweep.ledger import Ledger
 from posweep.plan import Plan
 from posweep.recorder import Recorder, unsent
@@ -44,7 +45,7 @@ def _plan(configuration: Configuration) -> Plan:
         raise ConfigError("tracking: none is nowhere to send to; leave it out, or set tracking.uri.")
     if not file.is_file():
         raise ConfigError(f"sweep={name}: {file.parent} holds no sweep; launch it first, or set output_dir.")
-    return Plan.from_jsonl(name, file.read_text())
+    return read_plan(file.parent, name)
 
 
 def _attach(configuration: Configuration, tracker: Tracker, report: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from posweep.config import configure
-from posweep.errors import TrackerUnavailable
+from posweep.errors import ConfigError, TrackerUnavailable
 from posweep.plan import make_plan
 from posweep.records import HeldOutPair, Outcome, Response, SweepHeader, TrialFailure, TrialResult, TrialSpec
 from posweep.settings import TrackingSettings
@@ -113,6 +113,18 @@ def test_writing_twice_is_writing_once_and_trials_of_another_plan_are_counted(
     assert len(list(tracker._children())) == 2
     assert record.others == 1
     assert record.results[specs[0].key].measures["ood/win_rate_vs_sft"] == 0.75
+
+
+def test_a_plan_of_a_newer_posweep_is_a_sentence(
+    tmp_path: Path, specs: tuple[TrialSpec, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = MlflowTracker("sqlite:///mlflow.db")
+    tracker.open("smoke", specs)
+    newer = json.dumps({**specs[0].to_json(), "weather": "fine"})
+    tracker.client.log_text(tracker._parent, newer, "plan.jsonl")
+    with pytest.raises(ConfigError, match=r"MLflow holds a plan of a newer posweep.*'weather'.*; update posweep, or"):
+        tracker.read("smoke")
 
 
 def test_a_half_written_child_is_not_held_and_other_judges_are_not_read(

@@ -98,12 +98,9 @@ def _disk(configuration: Configuration, left: int, cost: Cost) -> list[str]:
     """What the trials that are left will write, of what it is made, and whether there is room."""
     if not left:
         return []
-    folder, keep, at_once = (
-        folder_of(configuration),
-        configuration.train.keep,
-        memory.trials_at_once(configuration, left),
-    )
-    checkpoints, free = checkpoint_bytes(configuration, left), free_bytes(folder)
+    folder, keep = folder_of(configuration), configuration.train.keep
+    checkpoints, at_once = checkpoint_bytes(configuration, left), memory.trials_at_once(configuration, left)
+    free = free_bytes(folder)
     known = [size for size in (cost.records, cost.policies, checkpoints) if size is not None]
     needed, more = sum(known), " or more" if len(known) < 3 else ""
     said = [

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from posweep.errors import PreflightError, TrackerUnavailable, first_line
+from posweep import __version__
+from posweep.errors import ConfigError, PreflightError, TrackerUnavailable, first_line
 from posweep.records import Opponents, Outcome, SweepHeader, SweepRecord, TrialFailure, TrialResult, TrialSpec
 from posweep.trackers.store import absolute, database, is_file, ready_for_many, store_problems
 
@@ -202,8 +203,7 @@ class MlflowTracker:
         if not self._parent:
             return None
         parent, files = self.client.get_run(self._parent).info.artifact_uri, self._files()
-        lines = self._artifact(parent, PLAN).splitlines()
-        plan = tuple(TrialSpec.from_json(json.loads(line)) for line in lines)
+        plan = _plan(name, self._artifact(parent, PLAN))
         if HEADER not in files:
             return None  # it has only just begun
         header = SweepHeader.from_json(json.loads(self._artifact(parent, HEADER)))
@@ -387,6 +387,17 @@ def _reason(error: BaseException) -> str:
 
 def _complete(run: Any) -> bool:
     return bool(run.info.status == "FINISHED" and "key" in run.data.tags)
+
+
+def _plan(name: str, text: str) -> tuple[TrialSpec, ...]:
+    """The trials of plan.jsonl; ConfigError where a newer posweep wrote it."""
+    try:
+        return tuple(TrialSpec.from_json(json.loads(line)) for line in text.splitlines())
+    except TypeError as error:
+        raise ConfigError(
+            f"sweep={name}: MLflow holds a plan of a newer posweep, which this {__version__} cannot read "
+            f"({first_line(error)}); update posweep, or give this sweep another name."
+        ) from None
 
 
 def _tags_of(result: TrialResult) -> dict[str, str]:
