@@ -55,6 +55,8 @@ def _note_start(key, at):
 def _worker(module):
     shared = SimpleNamespace(policy=SimpleNamespace(adapted=False))
     module.run_trial, module.prepare = run_trial, lambda *_: shared
+    if os.environ.get("POSWEEP_STUB_LEDGER") == "none":  # what workers come to is written nowhere
+        module.Ledger.write = lambda *_: None
 
 
 def _launch(module):
@@ -71,7 +73,23 @@ def _write(module):
     module.chapters = lambda _: []
 
 
-PATCHES = {"posweep.executors.worker": _worker, "posweep.launch": _launch, "posweep.report.write": _write}
+def _checkpoint(module):
+    """A trial is doomed to kill its process after some step, or not, whenever it begins."""
+
+    class Doomed(module.Checkpoints):
+        def due(self, step, looks):
+            if not hasattr(self, "doomed"):
+                self.doomed = step + random.randrange(60) if random.random() < STUB["die"] else -1
+            if step == self.doomed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().due(step, looks)
+
+    module.Checkpoints = Doomed
+
+
+STUBS = {"posweep.executors.worker": _worker, "posweep.launch": _launch, "posweep.report.write": _write}
+REAL = {"posweep.policy.checkpoint": _checkpoint, "posweep.report.write": _write}
+PATCHES = REAL if STUB.get("real") else STUBS
 
 
 class Patching(importlib.abc.MetaPathFinder):
