@@ -276,8 +276,9 @@ def sweep(tmp_path, monkeypatch):
         "posweep.executors.worker.prepare", lambda *_: SimpleNamespace(policy=SimpleNamespace(adapted=False))
     )
     monkeypatch.setattr("posweep.launch._make_artifacts", make_artifacts)
+    untracked = ("tracking=none", "tracking.uri=")
     return SimpleNamespace(
-        run=lambda *more: posweep(*SWEEP, "tracking=none", "tracking.uri=", *more), ran=ran, ends=ends, folder=tmp_path / "outputs" / "smoke"
+        run=lambda *more: posweep(*SWEEP, *untracked, *more), ran=ran, ends=ends, folder=tmp_path / "outputs" / "smoke"
     )
 
 

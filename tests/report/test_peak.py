@@ -138,7 +138,7 @@ def test_all_else_in_a_report_is_as_if_there_had_been_no_search(made, tmp_path):
     assert moved == ["report.html"]
     with_it, without = (page.read_text() for page in pages)
     new = set(with_it.splitlines()) - set(without.splitlines())
-    assert "10 trials that a search placed where scores were high are left out." in with_it
+    assert "10 trials that a search placed where scores were high are left out, but for the peak it found." in with_it
     assert all("search" in line or "<t" in line for line in new), new
     assert "only_the_search_measured_this" not in with_it
     peaks = pd.read_csv(tmp_path / "with" / "tables" / "search_peak.csv")

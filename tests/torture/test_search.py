@@ -89,8 +89,8 @@ def test_a_search_finds_a_higher_peak_than_random_draws_of_the_same_number(tmp_p
         assert ours.mean() > theirs.mean()
 
 
-BUDGET, KILLS = 24, 8
-SWEEP = [*trials(12), "search=tpe", f"search.trials={BUDGET}", "tracking=none", "tracking.uri="]
+BUDGET, KILLS = 24, 5
+SWEEP = [*trials(12), "search=tpe", f"search.trials={BUDGET}", "search.at_once=6", "tracking=none", "tracking.uri="]
 
 
 def launched(home, *more, starts=None, seconds=0.0):

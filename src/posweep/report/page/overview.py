@@ -73,11 +73,8 @@ def run_section(tables: Tables) -> Section:
         "time": _time(record),
         **_others(record),
     }
-    left_out = (
-        (f"{count(tables.adaptive)} trials that a search placed where scores were high are left out.",)
-        if tables.adaptive
-        else ()
-    )
+    searched = f"{count(tables.adaptive)} trials that a search placed where scores were high are left out"
+    left_out = (f"{searched}, but for the peak it found.",) if tables.adaptive else ()
     others = (f"{count(record.others)} recorded trials are not in this plan and not shown.",) if record.others else ()
     known = {name: number(value) for name, value in shown.items() if value != ""}
     return section("run", "What was run", terms(known), *map(paragraph, (*left_out, *others)))

@@ -63,6 +63,7 @@ def _row(both: Tables, method: str) -> dict[str, Any] | None:
         "trials": int(own["trials"].sum()),
         "diverged": int(own["diverged"].sum()),
         "planned_points": len(planned),
+        "planned_trials": int(points.iloc[planned]["trials"].sum()),
         "peak_at": written(method, {name: points[name].iloc[at] for name in names if name in points}),
         **values,
         "over": found.over,
@@ -108,18 +109,19 @@ def _caption(both: Tables, over: str) -> str:
         else "its score is the plain maximum, which flatters and has no interval, as there are no scores by prompt"
     )
     drawn = f" Intervals: 95 %, over {over}, given the points." if split else ""
-    return f"{both.metric}. Peak: the best point that the search tried; {how}. {CAUTION}{drawn}"
+    return (
+        f"{both.metric}. Peak: the best point that the search tried; {how}. Adaptive, planned: trials. {CAUTION}{drawn}"
+    )
 
 
 def _columns() -> dict[str, Column]:
     ends = {name: (f"{name}_low", f"{name}_high") for name in (PEAK, GRID, DIFFERENCE)}
     return {
         "method": Column("method", "method"),
-        "trials": Column("adaptive trials", "count"),
-        "points": Column("points", "count"),
-        "peak_at": Column("peak at", "text"),
-        PEAK: Column("score of the peak", interval=ends[PEAK]),
-        "planned_points": Column("planned points", "count"),
-        GRID: Column("best of the planned", interval=ends[GRID]),
+        PEAK: Column("peak", interval=ends[PEAK]),
+        GRID: Column("best planned", interval=ends[GRID]),
         DIFFERENCE: Column("difference", interval=ends[DIFFERENCE]),
+        "peak_at": Column("peak at", "text"),
+        "trials": Column("adaptive", "count"),
+        "planned_trials": Column("planned", "count"),
     }
