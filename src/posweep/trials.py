@@ -70,7 +70,7 @@ class Trials:
         if event.kind == "started":
             self.ledger.forget_failure(event.key)  # not before: a launch that is killed keeps what it did not retry
         else:
-            self.mirror.collect(event.key)
+            self._collect(event.key)
         if event.kind == "failed" and not self.ledger.failures([self.work.specs[event.key]]):
             event = Event("lost", event.key)
         result = self.ledger.result(event.key) if event.kind in ("finished", "diverged") else None
@@ -81,6 +81,15 @@ class Trials:
             self.recorder.send(event.key)
         if reason := self.rule.count(event.kind):
             self.stop.ask(reason)
+
+    def _collect(self, key: str) -> None:
+        """Take what a trial left in the storage; only here do the policies of all nodes meet."""
+        self.mirror.collect(key)
+        executor, keep = self.work.configuration.executor, self.work.configuration.train.keep
+        if executor.storage and keep == "best":
+            from posweep.executors.keep import drop_worse
+
+            drop_worse(self.work, self.ledger, self.work.specs[key])
 
     def _wait(self, lost: int, attempt: int, retries: int) -> None:
         """Before lost trials start again: a node that went away may need a moment to come back."""
