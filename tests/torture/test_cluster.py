@@ -13,7 +13,8 @@ from .cluster import can_hide, cluster
 from .stub import start, stub_environment, trials
 
 pytestmark = [pytest.mark.torture, pytest.mark.xdist_group("cluster")]
-TRIALS, SECONDS = 24, 4.0
+TRIALS, SECONDS = 12, 12.0
+"""A trial takes longer than a worker takes to start, or Tune gives it to one that is up already."""
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_a_node_dies_another_joins_and_every_trial_finishes_once(short: Path, fi
         arguments = [*trials(TRIALS), f"executor.address={nodes.address}", f"executor.storage={storage.as_uri()}"]
         began = time.monotonic()
         sweep = start(home, *arguments, "tracking=none", environment={**nodes.environment, "TMPDIR": str(home / "tmp")})
-        _wait(lambda: len(_started(starts, "b")) >= 4, 120, sweep)
+        _wait(lambda: len(_started(starts, "b")) >= 2, 120, sweep)
         nodes.kill("b")
         nodes.add("c", hidden=alone)
         out, err = sweep.communicate(timeout=300)
