@@ -88,6 +88,7 @@ class MlflowTracker:
         self.uri = absolute(uri)
         self._experiment = self._parent = ""
         self._name = ""
+        self._planned = "", 0
         self._known: dict[str, Child] | None = None
         self._unsure: set[str] = set()
 
@@ -117,7 +118,10 @@ class MlflowTracker:
             self._known = None  # of another store, or of one that was emptied
         self._parent = parent
         client.update_run(self._parent, status="RUNNING")
-        client.log_text(self._parent, "".join(json.dumps(spec.to_json(), sort_keys=True) + "\n" for spec in plan), PLAN)
+        if (parent, len(plan)) != self._planned:  # a server that was away for a moment has it still
+            lines = (json.dumps(spec.to_json(), sort_keys=True) + "\n" for spec in plan)
+            client.log_text(self._parent, "".join(lines), PLAN)
+            self._planned = parent, len(plan)
 
     @_answering()
     def held(self) -> dict[str, str]:
