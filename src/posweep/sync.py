@@ -7,7 +7,7 @@ from pathlib import Path
 
 from posweep.errors import ConfigError, PreflightError, TrackerUnavailable
 from posweep.folder import PLAN, folder_of, only_driver
-from posweep.identity import read_plan
+from posweep.identity import ownership_problems, read_plan
 from posweep.ledger import Ledger
 from posweep.plan import Plan
 from posweep.recorder import Recorder, unsent
@@ -26,7 +26,7 @@ def sync(configuration: Configuration, say: Callable[[str], None] = print) -> No
     folder, name = folder_of(configuration), configuration.sweep.name
     plan = _plan(configuration)
     tracker = open_tracker(configuration.tracking)
-    if problems := tracker.preflight():
+    if problems := [*ownership_problems(folder, name), *tracker.preflight()]:
         raise PreflightError(problems)
     results, failures = Ledger(folder).finished(plan), Ledger(folder).failures(plan)
     status = "finished" if len(results) == len(plan) else "failed" if failures else "killed"
