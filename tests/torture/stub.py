@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-c", "from posweep.cli import main; main()"]
 
 def stub_environment(
     seconds: float = 0.05, die: float = 0.0, oom: float = 0.0, fail: float = 0.0, starts: Path | None = None,
-    metrics: int = 32,
+    metrics: int = 32, real: bool = False,
 ) -> dict[str, str]:  # fmt: skip
     """Variables under which every posweep process, Ray's workers too, runs stub trials; artifacts and chapters likewise.
 
@@ -27,8 +27,9 @@ def stub_environment(
         fail: chance that it raises OSError.
         starts: file that gets a line for each start of a trial: key, pid, time, and POSWEEP_NODE.
         metrics: numbers that a trial measures.
+        real: trials and artifacts are real ones, of which only `die` is wanted: after any step.
     """
-    wanted = {"seconds": seconds, "die": die, "oom": oom, "fail": fail, "metrics": metrics}
+    wanted = {"seconds": seconds, "die": die, "oom": oom, "fail": fail, "metrics": metrics, "real": real}
     path = [str(CUSTOM), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "PYTHONPATH": os.pathsep.join(path),
