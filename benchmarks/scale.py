@@ -1,10 +1,11 @@
 """What posweep itself takes of a trial: sweeps of trials that do next to nothing, through executor, ledger and tracker.
 
-    python benchmarks/scale.py [TRIALS]
+    python benchmarks/scale.py [TRIALS] [tracker]
 
 A trial measures 32 numbers; it has no curves and no rows. The executor alone gets the keys and nobody hears what became of
 them; then whole commands, first with `tracking=none`, then with a sqlite store. Prints seconds until the first trial starts,
-milliseconds a trial from there until the command has ended, the same of the whole command, and the driver's memory.
+milliseconds a trial from there until the command has ended, the same of the whole command, and the driver's memory. With
+`tracker` the last of the three alone.
 """
 
 from __future__ import annotations
@@ -69,14 +70,14 @@ class Sampled:
         return max(row[1] for row in self.rows)
 
 
-def main(n: int) -> None:
-    """Run the three and print a row each."""
+def main(n: int, word: str = "") -> None:
+    """Run those whose name holds a word, and print a row each."""
     print(machine())
     print(
         "| | until the first trial, s | ms a trial | ms a trial, whole command | driver's peak, MB | growth, MB a trial |"
     )
     print("|---|---|---|---|---|---|")
-    for part in PARTS:
+    for part in (part for part in PARTS if word in part):
         with tempfile.TemporaryDirectory() as folder:
             found = sampled(part, n, Path(folder))
         each, whole = (found.seconds - found.first) / n * 1e3, found.seconds / n * 1e3
@@ -118,4 +119,4 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, *sys.argv[2:])
