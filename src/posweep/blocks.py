@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
-from posweep.fields import plain, range_problems, typed
+from posweep.fields import about, plain, range_problems, typed
 from posweep.objectives import OBJECTIVES, hyperparameters
 from posweep.settings import Configuration, TrainSettings
 
 PRIORS = ("recommended", "published", "matched", "custom")
-SHARED = {field.name for field in fields(TrainSettings)} - {"evaluate_at", "keep", "micro_batch_size", "threads"}
+SHARED = {field.name for field in fields(TrainSettings) if about(field).scope == "train"} - {"threads"}
 """Training settings that a block may vary beside a method's hyperparameters."""
 
 Raw = list[tuple[dict[str, str], dict[str, Any]]]
