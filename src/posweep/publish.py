@@ -18,6 +18,9 @@ from posweep.records import SweepRecord, TrialResult
 from posweep.settings import Configuration
 from posweep.trackers import Tracker, open_tracker, sync_command
 
+STAMP = ".made_from"
+"""Beside a report that a launch wrote: a fingerprint of the plan and the results in it."""
+
 
 def publish(configuration: Configuration) -> Path:
     """Figures, tables and report.html from what the tracker holds; ConfigError where that is nothing."""
@@ -117,7 +120,7 @@ def refresh(configuration: Configuration, finished: Mapping[str, TrialResult], t
     folder = folder_of(configuration)
     keys = {key: result.score_key for key, result in finished.items()}
     made_from = fingerprint([(folder / PLAN).read_text(), configuration.sweep.primary_metric, keys])
-    stamp = folder / "report" / ".made_from"
+    stamp = folder / "report" / STAMP
     if stamp.is_file() and stamp.read_text() == made_from:
         return
     record = None
@@ -135,6 +138,7 @@ def _write(configuration: Configuration, record: SweepRecord, tracker: Tracker |
     from posweep.report import write_report
 
     page = write_report(record, folder_of(configuration) / "report")
+    (page.parent / STAMP).unlink(missing_ok=True)  # whoever wrote it says what it was made from
     if tracker:
         try:
             tracker.attach(page.parent)
