@@ -203,7 +203,7 @@ def test_status_of_a_sweep_that_never_ran(posweep, tmp_path):
     assert rows == [
         ["method", "trials", "finished", "running", "failed", "diverged", "left"],
         *([method, "2", "0", "0", "0", "0", "2"] for method in ("DPO", "LN-DPO", "SimPO")),
-        "posweep sweep=smoke runs all 6 that are not finished".split(),
+        ["posweep", "sweep=smoke", "runs", "all", "6", "that", "are", "not", "finished"],
     ]
     assert (ran.code, list(tmp_path.iterdir())) == (0, [])
 
