@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from posweep import hub
 from posweep.difference import changed_since
 from posweep.errors import ConfigError, PreflightError, TrialsFailed
 from posweep.executors import Executor, Work, open_executor
+from posweep.facts import sweep_facts
 from posweep.folder import (
     COMMITS,
     CONFIG,
@@ -24,6 +22,7 @@ from posweep.folder import (
     clear_damaged,
     folder_of,
     folder_problems,
+    needs_room,
     only_driver,
     read_header,
     take_over,
@@ -33,7 +32,7 @@ from posweep.judges import judge_counters
 from posweep.ledger import Ledger, write_atomically, write_text_atomically
 from posweep.mirror import NoMirror, driver_mirror
 from posweep.plan import Plan, make_plan, shared_fingerprints
-from posweep.preflight import commits, commits_so_far, ready
+from posweep.preflight import commits_so_far, ready
 from posweep.progress import Progress
 from posweep.publish import refresh
 from posweep.recorder import Recorder, unsent
@@ -79,6 +78,7 @@ def launch(
     configuration, counts = ready(configuration, plan, list(itertools.chain(*surroundings)))
     mirror = driver_mirror(configuration, folder)
     with (
+        needs_room(folder),
         only_driver(folder, name),
         on_signals(interrupt),
         closing(Stop(mirror)) as stop,
@@ -245,48 +245,12 @@ def _make_artifacts(
     shared = prepare(configuration, Store(folder / "artifacts", say, mirror), configuration.device)
     parameters = sum(p.numel() for p in shared.policy.model.parameters())
     data_facts = {f"data/{name}": count for name, count in counts.items()}
-    facts = {**_facts(configuration, parameters), **data_facts, **shared.facts}
+    facts = {**sweep_facts(configuration, parameters), **data_facts, **shared.facts}
     header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, baseline_measures(shared), facts)
     write_atomically(folder / OPPONENTS, [row.to_json() for row in opponents(shared)])
     write_atomically(folder / HEADER, header.to_json())
     del shared
     release()  # workers need the GPU that this process used
-
-
-def _facts(configuration: Configuration, parameters: int) -> dict[str, Any]:
-    """What a reader of the report should know besides the plan."""
-    sample = configuration.sample
-    facts: dict[str, Any] = {
-        "data": _called(configuration.data),
-        "model": f"{_called(configuration.model)}, {parameters / 1e6:.2g}M parameters",
-        "judges": ", ".join(configuration.judges),
-        "decoding": f"temperature {sample.temperature:g}, top-p {sample.top_p:g}, at most {sample.max_new_tokens} tokens",
-        "gpus a trial": configuration.executor.trial_resources.gpu,
-        "learning rate by default": configuration.train.learning_rate,
-        "created": time.strftime("%Y-%m-%d"),
-    }
-    facts |= {f"set/{name}/distribution": configuration.distribution(name) for name in configuration.sets}
-    facts |= {f"judge/{name}/model": called for name, j in configuration.judges.items() if (called := _judge_model(j))}
-    facts |= {f"commit of {place}": commit for place, commit in commits(configuration).items()}
-    if commit := _commit():
-        facts["commit"] = commit
-    if configuration.data.kind == "demo":
-        facts["note"] = (
-            "The demo world was tuned so that methods can go right and wrong in it: "
-            "how it ranks methods is no evidence about methods."
-        )
-    return facts
-
-
-def _called(settings: Any) -> str:
-    """What a model or a data set is known by: the last part of a folder's name, for a path is nobody's business."""
-    name = getattr(settings, "name", "")
-    return (Path(name).name if hub.is_here(name) else name) if name else str(settings.kind)
-
-
-def _judge_model(settings: Any) -> str:
-    """The model behind a judge; empty for one that is a rule, or is trained for the sweep."""
-    return settings.model if hasattr(settings, "model") else _called(settings) if hasattr(settings, "name") else ""
 
 
 def _note_counters(configuration: Configuration, folder: Path) -> None:
@@ -295,15 +259,6 @@ def _note_counters(configuration: Configuration, folder: Path) -> None:
         header, metric = read_header(folder), configuration.sweep.primary_metric
         facts = {**header.facts, **judge_counters(configuration, folder / "artifacts")}
         write_atomically(folder / HEADER, dataclasses.replace(header, primary_metric=metric, facts=facts).to_json())
-
-
-def _commit() -> str:
-    """The commit of the working folder; empty where it is no checkout."""
-    try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-        return asked.stdout.strip() if asked.returncode == 0 else ""
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
 
 
 def _first(failures: Any) -> str:
