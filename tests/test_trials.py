@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from posweep import trials as module
+from posweep.errors import NoRoom
 from posweep.executors import Event, Work
 from posweep.folder import STOP, running_keys, take_over, taken_over
 from posweep.ledger import Ledger
@@ -112,6 +114,20 @@ def test_a_trial_that_stopped_is_left(sweep):
     assert sweep.executor.started == sweep.keys[:1]
     assert sweep.ledger.failures(sweep.plan) == {}
     assert sweep.sent == []
+
+
+def test_a_disk_that_is_full_ends_the_sweep_with_what_it_has(sweep, monkeypatch):
+    def full(folder):
+        return NoRoom(f"output_dir: {folder}", "No space left on device")
+
+    monkeypatch.setattr(module, "no_room_in", full)
+    sweep.executor.scripts[sweep.keys[2]] = ["unwritten"]
+    with pytest.raises(NoRoom, match="takes no more files"):
+        sweep.trials.run(sweep.keys)
+    assert sweep.executor.started == sweep.keys[:3]
+    assert sweep.ledger.finished(sweep.plan).keys() == set(sweep.keys[:2])
+    assert sweep.stop.reason == "No space left on device"
+    assert running_keys(sweep.folder) == set()
 
 
 def test_a_failure_is_forgotten_when_its_trial_starts_and_not_before(sweep):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable
 
@@ -104,3 +105,33 @@ class Stopped(PosweepError):
     """The sweep was asked to stop: the trial left a checkpoint and neither result nor failure."""
 
     exit_code = 130
+
+
+class NoRoom(PosweepError, OSError):
+    """The sweep's folder takes no more files: everything finished is kept, and nothing that runs on could be."""
+
+    exit_code = 3
+
+    def __init__(self, place: str, reason: str):
+        self.place, self.reason = place, reason
+        super().__init__(
+            f"{place} takes no more files ({reason}). Everything finished is kept; make room, and launch again to go on."
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[type[NoRoom], tuple[str, str]]:
+        return type(self), (self.place, self.reason)
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+WORDS = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+"""As libraries quote the system, which do not raise OSError themselves."""
+
+
+def no_room(error: BaseException) -> str:
+    """Why nothing could be written, where that was the error; else empty."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return error.strerror or str(error)
+    return next((words for words in WORDS if words in str(error)), "")

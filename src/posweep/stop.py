@@ -63,7 +63,8 @@ class Stop:
         """Ask, once."""
         if not self.reason:
             self.reason = reason
-            self.file.touch()
+            with suppress(OSError):  # a disk that is full or read-only may be the reason
+                self.file.touch()
             self._asked.set()
 
     def wait(self, seconds: float) -> None:
@@ -76,7 +77,8 @@ class Stop:
 
     def _retract(self) -> None:
         """Nobody is asked any more, by this driver or one that was killed."""
-        self.file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.file.unlink(missing_ok=True)
         with suppress(Exception):  # a storage that is away holds no request that could be read
             self.mirror.go_on()
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from posweep.executors import Event, Executor, Work
-from posweep.folder import RUNNING, note_running
+from posweep.folder import RUNNING, no_room_in, note_running
 from posweep.ledger import Ledger
 from posweep.mirror import NoMirror
 from posweep.progress import Progress
@@ -46,7 +46,8 @@ class Trials:
                 if left and not self.stop.reason:
                     left = self._once(left)
         finally:
-            (self.work.folder / RUNNING).unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that may no longer be written
+                (self.work.folder / RUNNING).unlink(missing_ok=True)
         if not self.stop.reason:
             for key in left:
                 self._give_up(key, retries)
@@ -67,6 +68,10 @@ class Trials:
 
     def _listen(self, event: Event) -> None:
         """Hand on what became of a trial; the ledger has it already."""
+        if event.kind == "unwritten":
+            error = no_room_in(self.work.folder)
+            self.stop.ask(error.reason)  # whatever the trials that run come to could not be written either
+            raise error
         if event.kind == "started":
             self.ledger.forget_failure(event.key)  # not before: a launch that is killed keeps what it did not retry
         else:

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 from pathlib import Path
 
 import pytest
@@ -317,3 +318,13 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_starts(monkeypatch, ask
             f"executor.trial_resources.gpu: each trial asks for {asked:g} GPU and this machine has {found}. "
             "Set executor.trial_resources.gpu=0, or executor.address=<a cluster with GPUs>."
         )
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("No space left on device")]
+)
+def test_what_cannot_be_written_is_neither_result_nor_failure(work, plan, trials, error):
+    trials[plan[0].key] = error
+    worker = Worker(work)
+    assert worker.run(plan[0].key) == "unwritten"
+    assert worker.ledger.failures(plan) == worker.ledger.finished(plan) == {}

@@ -1,4 +1,4 @@
-"""A disk that is full or may not be written, files that were cut short: a sentence or a clean repeat, and nothing else lost."""
+"""Disks that are full or may not be written, files that were cut short: a sentence or a clean repeat, nothing else lost."""
 
 import json
 import os
@@ -18,11 +18,11 @@ LOCAL = ["executor=local", "tracking=none"]
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB of its own."""
+    """A file system of 8 MB of its own."""
     place = tmp_path / "disk"
     place.mkdir()
     made = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, check=False
     )
     if not made or made.returncode:
         pytest.skip("no file system of its own can be made here: that takes root")
@@ -47,7 +47,7 @@ def test_a_full_disk_stops_the_sweep_with_a_sentence_and_costs_nothing_that_was_
     arguments = [*trials(200), f"executor={executor}", "tracking=none", f"output_dir={small_disk}"]
     environment = stub_environment(seconds=0.01)
     filler = small_disk / "filler"
-    filler.write_bytes(b"x" * 1_600_000)
+    filler.write_bytes(b"x" * 7_900_000)
     code, _, err = ran(tmp_path, *arguments, environment=environment)
     before = results(small_disk)
     assert "Traceback" not in err
@@ -70,19 +70,6 @@ def test_a_folder_that_may_not_be_written_is_said_before_anything_starts(small_d
     assert code == 2
     assert out == ""
     assert err == f"output_dir: {small_disk} is no folder that can be written; set output_dir to one.\n"
-
-
-def test_a_folder_that_may_no_longer_be_written_stops_the_sweep_likewise(small_disk: Path, tmp_path: Path) -> None:
-    arguments = [*trials(100), *LOCAL, f"output_dir={small_disk}"]
-    sweep = start(tmp_path, *arguments, environment=stub_environment(seconds=0.1))
-    while len(results(small_disk)) < 3:
-        assert sweep.poll() is None
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=False)
-    _, err = sweep.communicate(timeout=120)
-    assert "Traceback" not in err
-    assert "takes no more files (Read-only file system)" in err
-    assert sweep.returncode == 3
-    assert len(results(small_disk)) >= 3
 
 
 def smoke(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -31,10 +31,10 @@ class Event:
     """Something happened to a trial; the result itself is in the ledger.
 
     `stopped`: it gave up its place, since the sweep stops. `lost`: its worker or node went away; executors may take that
-    for `failed`, for a failure is in the ledger.
+    for `failed`, for a failure is in the ledger. `unwritten`: what it came to could not be written.
     """
 
-    kind: Literal["started", "finished", "diverged", "failed", "stopped", "lost"]
+    kind: Literal["started", "finished", "diverged", "failed", "stopped", "lost", "unwritten"]
     key: str
 
 

@@ -127,7 +127,7 @@ class RayExecutor:
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
         search = BasicVariantGenerator(max_concurrent=self.settings.workers or 0)
-        storage = tempfile.mkdtemp(prefix="posweep-ray-")
+        storage, listening = tempfile.mkdtemp(prefix="posweep-ray-"), _listening(listen, work.folder, search)
         trainable = tune.with_resources(tune.with_parameters(_trainable(), work=work), self._placement(work, keys))
         try:
             tune.Tuner(
@@ -137,11 +137,13 @@ class RayExecutor:
                 run_config=tune.RunConfig(
                     name=work.configuration.sweep.name, storage_path=storage, verbose=0,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # other nodes lack that folder
-                    callbacks=[_listening(listen, work.folder, search)],
+                    callbacks=[listening],
                 ),
             ).fit()  # fmt: skip
         finally:
             shutil.rmtree(storage, ignore_errors=True)
+        if listening.error:
+            raise listening.error
 
     def _placement(self, work: Work, keys: Sequence[str]) -> Callable[[dict[str, Any]], Any]:
         """What the trial of a key asks for, as Tune wants to hear it."""
@@ -198,6 +200,7 @@ def _listening(listen: Listener, folder: Path, search: Any) -> Any:
 
         def __init__(self) -> None:
             self.looked = 0.0
+            self.error: Exception | None = None
 
         def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
             if time.monotonic() - self.looked > LOOK:
@@ -210,13 +213,21 @@ def _listening(listen: Listener, folder: Path, search: Any) -> Any:
             return tune.Callback, ()
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            listen(Event("started", trial.config["key"]))
+            self._tell("started", trial)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            listen(Event((trial.last_result or {}).get("end", "finished"), trial.config["key"]))
+            self._tell((trial.last_result or {}).get("end", "finished"), trial)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            listen(Event("failed", trial.config["key"]))
+            self._tell("failed", trial)
+
+        def _tell(self, kind: Any, trial: Any) -> None:
+            """Tune takes an error of its callbacks for the trial's; it is raised when the trials that run have returned."""
+            try:
+                listen(Event(kind, trial.config["key"]))
+            except Exception as error:
+                self.error = self.error or error
+                search.set_finished()
 
     return Listening()
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from posweep.artifacts.shared import Shared, prepare, release
 from posweep.artifacts.store import Store
-from posweep.errors import JudgeUnavailable, Stopped
+from posweep.errors import JudgeUnavailable, Stopped, no_room
 from posweep.executors.base import Work
 from posweep.executors.keep import drop_worse, keep
 from posweep.folder import asked_to_stop, checkpoint_file, taken_over
@@ -18,7 +18,7 @@ from posweep.policy.checkpoint import CheckpointFile, Checkpoints
 from posweep.records import Outcome, TrialFailure, TrialResult, TrialSpec
 from posweep.trial import DIVERGED_BY, out_of_memory, rescore, run_trial
 
-End = Literal["finished", "diverged", "failed", "stopped"]
+End = Literal["finished", "diverged", "failed", "stopped", "unwritten"]
 
 
 class Worker:
@@ -61,6 +61,8 @@ class Worker:
         except Exception as error:
             if taken_over(self.folder, self.work.driver):
                 return "stopped"
+            if no_room(error):
+                return "unwritten"  # a failure could not be written either
             kind = _kind(error)
             self._fail(key, error, kind)
         if kind == "memory":
