@@ -27,8 +27,10 @@ test-sweeps: .venv/ready  ## run the documentation's long sweeps as it says: hal
 test-peers: .venv-peers/ready  ## compare losses and gradients with TRL, in an environment of its own
 	TRL_EXPERIMENTAL_SILENCE=1 .venv-peers/bin/python -m pytest tests/peers
 
-bench: .venv/ready  ## measure what an objective costs in a training step, and what a report takes
+bench: .venv/ready  ## measure what an objective costs in a training step, and what a plan, a trial and a report take
 	$(BIN)/python benchmarks/objectives.py
+	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/report.py
 
 check: .venv/ready  ## format, lint, types, import floors
