@@ -42,5 +42,7 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     from posweep import errors
 
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.M)}
-    kinds = {error.exit_code for error in vars(errors).values() if isinstance(error, type) and hasattr(error, "exit_code")}
+    kinds = {
+        error.exit_code for error in vars(errors).values() if isinstance(error, type) and hasattr(error, "exit_code")
+    }
     assert codes == kinds | {0}

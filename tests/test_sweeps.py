@@ -23,6 +23,7 @@ AS_DOCUMENTED = pytest.mark.parametrize(
     [pytest.param(SHORT, marks=pytest.mark.torture, id="short"), pytest.param((), marks=pytest.mark.whole, id="whole")],
 )
 
+
 def run(*command: str | Path, cwd: Path) -> str:
     done = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

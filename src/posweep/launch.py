@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from posweep.difference import changed_since
 from posweep.errors import ConfigError, PreflightError, TrialsFailed
@@ -36,7 +35,7 @@ from posweep.preflight import commits_so_far, ready
 from posweep.progress import Progress
 from posweep.publish import refresh
 from posweep.recorder import Recorder, unsent
-from posweep.records import SweepHeader, TrialSpec
+from posweep.records import SweepHeader, TrialFailure, TrialSpec
 from posweep.search import Search, with_searched
 from posweep.settings import Configuration
 from posweep.stop import Stop, interrupt, on_signals
@@ -62,18 +61,12 @@ def launch(
         TrialsFailed: some trials failed; the others are finished and recorded.
         KeyboardInterrupt: Ctrl-C or SIGTERM; everything finished is recorded, the rest goes on with the next launch.
     """
-    plan, name = make_plan(configuration), configuration.sweep.name
+    name, folder, ledger = configuration.sweep.name, folder_of(configuration), Ledger(folder_of(configuration))
     tracker, executor = open_tracker(configuration.tracking), open_executor(configuration.executor)
-    folder, ledger = folder_of(configuration), Ledger(folder_of(configuration))
-    search: Search | None = None
-    if configuration.search.kind != "none":
-        search = Search(configuration, plan, ledger) if train and not failed_only else None
-        plan = plan if search else with_searched(configuration, plan)  # what it found is judged or tried again as it is
+    plan, search = _planned(configuration, ledger, train and not failed_only)
     if problems := ownership_problems(folder, name):
         raise PreflightError(problems)
-    failed_before = ledger.failures(plan).keys() - ledger.finished(plan).keys() if failed_only else set()
-    if failed_only and not failed_before:
-        raise ConfigError(f"retry: no trial of sweep {name} has failed; leave retry out to run what is left.")
+    wanted = _wanted(plan, ledger, train, failed_only)
     surroundings = (folder_problems(folder), tracker.preflight(), executor.preflight())
     configuration, counts = ready(configuration, plan, list(itertools.chain(*surroundings)))
     mirror = driver_mirror(configuration, folder)
@@ -92,46 +85,40 @@ def launch(
         damaged = clear_damaged(folder)
         for sentence in (*damaged, *_write_down(folder, plan, composed, configuration)):
             say(sentence)
-        missing = _plan_minus_finished(plan, ledger, held, recorder)
-        earlier = iter(()) if missing else _rounds(search, held, mirror, recorder)
-        for _, missing in earlier:  # rounds that are finished need no workers
-            if missing:
-                break
-        plan = recorder.plan
-        chosen = missing if train else [key for key in missing if _is_trained(plan.of(key), ledger)]
-        chosen = [key for key in chosen if key in failed_before] if failed_only else chosen
+        missing = _missing(plan, ledger, search, held, mirror, recorder)
+        chosen = [key for key in missing if wanted(recorder.plan.of(key))]
         if chosen or (damaged and not missing):  # what was damaged is made again
             rounds = _rounds(search, held, mirror, recorder)
             _run(configuration, chosen, rounds, driver, stop, mirror, recorder, executor, counts)
-            plan = recorder.plan
-        failures = ledger.failures(plan)
-        _note_counters(configuration, folder)
-        trouble = recorder.finish("failed" if failures else "finished")
-        if trouble:
-            say(unsent(configuration, recorder, trouble))
-        refresh(configuration, ledger.finished(plan), None if trouble else tracker)
-    if stop.reason:
-        raise TrialsFailed(
-            f"The sweep stopped: {stop.reason}; the first: {_first(failures)}\n"
-            f"posweep status sweep={name} lists the failures; when their cause is mended, posweep sweep={name} goes on."
-        )
-    if failures:
-        raise TrialsFailed(
-            f"{len(failures)} of {len(plan)} trials failed; the first: {_first(failures)}\n"
-            f"posweep status sweep={name} lists them; posweep sweep={name} retry=failed runs them again."
-        )
-    if not missing:
-        say(f"Nothing is left to do: all {len(plan)} trials of sweep {name} are finished.")
-    elif len(chosen) < len(missing) and train:
-        say(f"{len(missing) - len(chosen)} of {len(plan)} trials are left; posweep sweep={name} runs them.")
-    elif len(chosen) < len(missing):
-        say(
-            f"{len(missing) - len(chosen)} of {len(plan)} trials have no stored responses to judge (or were measured along "
-            f"training); posweep sweep={name} runs them."
-        )
+        failures = ledger.failures(recorder.plan)
+        _finish(configuration, recorder, "failed" if failures else "finished", say)
+    _raise_failures(name, failures, len(recorder.plan), stop.reason)
+    _say_what_is_left(name, len(recorder.plan), len(missing), len(missing) - len(chosen), train, say)
 
 
 # --- the steps
+
+
+def _planned(configuration: Configuration, ledger: Ledger, searching: bool) -> tuple[Plan, Search | None]:
+    """The plan, and the search that follows it; a launch that only judges or retries takes what was searched as it is."""
+    plan = make_plan(configuration)
+    if configuration.search.kind == "none":
+        return plan, None
+    return (plan, Search(configuration, plan, ledger)) if searching else (with_searched(configuration, plan), None)
+
+
+def _wanted(plan: Plan, ledger: Ledger, train: bool, failed_only: bool) -> Callable[[TrialSpec], bool]:
+    """Which of the trials that are not finished this launch is for.
+
+    Raises:
+        ConfigError: it is for those that failed, and none has.
+    """
+    if not failed_only:
+        return lambda spec: train or _is_trained(spec, ledger)
+    failed = ledger.failures(plan).keys() - ledger.finished(plan).keys()
+    if not failed:
+        raise ConfigError(f"retry: no trial of sweep {plan.name} has failed; leave retry out to run what is left.")
+    return lambda spec: spec.key in failed
 
 
 @contextmanager
@@ -192,6 +179,16 @@ def _plan_minus_finished(
     return [spec.key for spec in plan if spec.key not in finished]
 
 
+def _missing(
+    plan: Plan, ledger: Ledger, search: Search | None, held: Mapping[str, str], mirror: NoMirror, recorder: Recorder
+) -> list[str]:
+    """What remains to run of the plan or, where nothing does, of the first round of the search that is not finished."""
+    if missing := _plan_minus_finished(plan, ledger, held, recorder):
+        return missing
+    left = (missing for _, missing in _rounds(search, held, mirror, recorder) if missing)
+    return next(left, [])  # rounds that are finished need no workers
+
+
 def _rounds(search: Search | None, held: Mapping[str, str], mirror: NoMirror, recorder: Recorder) -> Rounds:
     """Each round of the search, by now part of the plan, and what of it remains to run."""
     for added in search.rounds() if search else ():
@@ -224,6 +221,45 @@ def _run(
                 trials.run(left)
     if stop.by_signal:
         raise KeyboardInterrupt
+
+
+def _finish(configuration: Configuration, recorder: Recorder, status: str, say: Callable[[str], None]) -> None:
+    """What the tracker lacks is sent, and the report written; a tracker that is away costs a sentence."""
+    _note_counters(configuration, recorder.folder)
+    trouble = recorder.finish(status)
+    if trouble:
+        say(unsent(configuration, recorder, trouble))
+    refresh(configuration, recorder.ledger.finished(recorder.plan), None if trouble else recorder.tracker)
+
+
+def _raise_failures(name: str, failures: Mapping[str, TrialFailure], trials: int, stopped: str) -> None:
+    """TrialsFailed, if any did; `stopped`: why the sweep stopped before its end."""
+    if not failures:
+        return
+    first = next(iter(failures.values()))
+    cause = f"the first: {first.said} (log: {first.log})"
+    if stopped:
+        raise TrialsFailed(
+            f"The sweep stopped: {stopped}; {cause}\n"
+            f"posweep status sweep={name} lists the failures; when their cause is mended, posweep sweep={name} goes on."
+        )
+    raise TrialsFailed(
+        f"{len(failures)} of {trials} trials failed; {cause}\n"
+        f"posweep status sweep={name} lists them; posweep sweep={name} retry=failed runs them again."
+    )
+
+
+def _say_what_is_left(name: str, trials: int, missing: int, left: int, train: bool, say: Callable[[str], None]) -> None:
+    """Where there was nothing to do, or this launch was not for everything."""
+    if not missing:
+        say(f"Nothing is left to do: all {trials} trials of sweep {name} are finished.")
+    elif left and train:
+        say(f"{left} of {trials} trials are left; posweep sweep={name} runs them.")
+    elif left:
+        say(
+            f"{left} of {trials} trials have no stored responses to judge (or were measured along training); "
+            f"posweep sweep={name} runs them."
+        )
 
 
 def _make_artifacts(
@@ -259,8 +295,3 @@ def _note_counters(configuration: Configuration, folder: Path) -> None:
         header, metric = read_header(folder), configuration.sweep.primary_metric
         facts = {**header.facts, **judge_counters(configuration, folder / "artifacts")}
         write_atomically(folder / HEADER, dataclasses.replace(header, primary_metric=metric, facts=facts).to_json())
-
-
-def _first(failures: Any) -> str:
-    failure = next(iter(failures.values()))
-    return f"{failure.error}: {failure.message} (log: {failure.log})"
