@@ -286,6 +286,7 @@ def plan_of(sweep):
     return Plan.from_jsonl("smoke", (sweep.folder / "plan.jsonl").read_text())
 
 
+@pytest.mark.torture
 def test_a_launch_searches_after_the_planned_trials(sweep):
     tracked = ("tracking=mlflow", "tracking.uri=sqlite:///mlflow.db")
     ended = sweep.run(*tracked)
@@ -318,6 +319,7 @@ def test_an_interrupted_launch_goes_on_as_if_nothing_had_been(sweep, tmp_path):
     assert [s.key for s in plan_of(sweep)] == calm
 
 
+@pytest.mark.torture
 def test_failures_of_a_search_are_tried_again_by_a_launch_or_by_retry_and_turn_nothing(sweep):
     sweep.run("output_dir=calm")
     bad = sweep.ran[-10]
