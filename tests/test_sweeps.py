@@ -1,4 +1,4 @@
-"""The long sweeps of the documentation: shortened with make torture, as it says with make test-sweeps (half an hour)."""
+"""The long sweeps of the documentation: shortened with make torture, as it says with make test-sweeps."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def world_as_files(folder: Path) -> Path:
     from posweep.data import load
     from posweep.settings import DemoData
 
-    loaded = load(DemoData(pairs=800, evaluation_prompts=64))
+    loaded = load(DemoData(pairs=1500, evaluation_prompts=64))
     folder.mkdir()
     for name, pairs in {
         "train": loaded.train,
@@ -74,7 +74,7 @@ def world_as_files(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.torture
+@pytest.mark.whole
 def test_alpaca_small_under_a_reward_model_of_a_folder_and_under_an_endpoint(tmp_path):
     """Its own judge, saved to a folder, gives under judge=[reward_model] the results it gave as bradley_terry."""
     posweep = ("-c", "from posweep.cli import main; main()")
