@@ -311,7 +311,11 @@ def test_every_command_of_the_readme_composes(command):
     _, *words = shlex.split(command, comments=True)
     verb = words.pop(0) if words and "=" not in words[0] and not words[0].startswith("-") else "launch"
     assert verb in cli.VERBS
-    overrides = [word for word in words if not word.startswith(("key=", "keys=", "port=", "-", "job", "searchpath"))]
+    overrides = [
+        word
+        for word in words
+        if not word.startswith(("key=", "keys=", "plan.probe=", "retry=", "port=", "-", "job", "searchpath"))
+    ]
     if any(word.startswith("table=") for word in words):
         assert (verb, {word.partition("=")[0] for word in words} - {*cli.TABLE}) == ("report", set())
     elif verb == "report" and any(word.startswith("sweep=[") for word in overrides):

@@ -1,6 +1,7 @@
 """plan.probe=true on next to nothing: what it runs, what it writes, and what it leaves alone."""
 
 import json
+import re
 
 import pytest
 
@@ -31,14 +32,14 @@ def test_a_probe_knows_what_was_unknown_and_records_no_result(home):
         "DPO",
         "SimPO",
     ]
-    assert "4 trials, 0 finished, 4 left · time 0:00:0" in ran.out
+    assert re.search(r"4 trials, 0 finished, 4 left · time 0:\d\d:\d\d", ran.out)
     folder = home / "outputs" / "smoke"
     assert sorted(file.name for file in folder.iterdir()) == ["artifacts", "probe.json"]
     assert set(json.loads((folder / "probe.json").read_text())["methods"]) == {"dpo", "simpo"}
 
 
 def test_later_plans_know_it_too_and_what_it_made_is_not_made_again(home):
-    assert "time 0:00:0" in posweep("plan", *SWEEP).out
+    assert re.search(r"left · time 0:\d\d:\d\d", posweep("plan", *SWEEP).out)
     ran = posweep("plan", *SWEEP, "plan.probe=true")
     assert ran.code == 0
     assert "making" not in ran.out

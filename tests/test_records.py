@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from posweep.cost import Probed
+from posweep.identity import Identity
 from posweep.records import (
     Example,
     HeldOutPair,
@@ -44,6 +46,8 @@ RECORDS = [
     Outcome(RESULT),
     SweepHeader("demo", "ood/win_rate_vs_sft", {"ood/mean_score": 0.5}, {"commit": "abc", "pairs": 3}),
     TrialFailure("k", "ValueError", "message", "logs/k.log"),
+    Identity("demo", "0.1.0", 1, {"dpo": 1}, {"model": {"seed": 0}}),
+    Probed(0.1, 32, 2000, 1.5, 0.2, 4096),
     Opponents(
         "ood",
         3,

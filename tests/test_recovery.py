@@ -475,6 +475,6 @@ def test_a_policy_that_cannot_be_kept_costs_its_trial_nothing_but_a_note(lora, h
     monkeypatch.setattr(keeping, "keep_policy", full)
     ran = posweep(*lora[1])
     assert ran.code == 0, ran
-    found = results(OWN, lora[1])
-    assert {one["notes"]["policy"] for one in found.values()} == {"not kept: [Errno 28] No space left on device"}
+    found = Ledger(OWN).finished(planned(lora[1]))
+    assert {one.notes["policy"] for one in found.values()} == {"not kept: [Errno 28] No space left on device"}
     assert not (OWN / "policies").exists()
