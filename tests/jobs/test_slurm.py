@@ -7,6 +7,8 @@ from .slurm import NOTE, SCRIPT, Submission, programs
 
 ADDRESS = f"localhost:{20000 + 4321}"
 
+pytestmark = pytest.mark.xdist_group("slurm")  # one job number, so one port
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
