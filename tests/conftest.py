@@ -47,6 +47,36 @@ def smoke():
 
 
 @pytest.fixture(scope="session")
+def as_it_stands():
+    """The smoke sweep as its file has it."""
+    from posweep.config import configure
+
+    return configure(["sweep=smoke"])
+
+
+@pytest.fixture(scope="session")
+def composed():
+    """The same as Hydra composes it, before it is checked."""
+    from omegaconf import OmegaConf
+
+    from posweep.config import dump
+
+    return OmegaConf.create(dump(["sweep=smoke"]))
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch, as_it_stands) -> Path:
+    """The folder of the smoke sweep as a launch leaves it, in the working folder; what it would run is left out."""
+    from posweep.identity import identity_of, write_plan
+    from posweep.plan import make_plan
+
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "outputs" / "smoke"
+    write_plan(folder, make_plan(as_it_stands), identity_of(as_it_stands))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def store(tmp_path_factory):
     from posweep.artifacts.store import Store
 

@@ -4,51 +4,24 @@ import dataclasses
 import json
 
 import pytest
-from omegaconf import OmegaConf
 
 from posweep import plan as plans
-from posweep.checks import checked
-from posweep.config import configure, dump
+from posweep.config import configure
 from posweep.difference import compare
-from posweep.identity import identity_of, write_plan
+from posweep.identity import identity_of
 from posweep.objectives import OBJECTIVES
 from posweep.plan import Plan, Planner, make_plan
 from posweep.settings import LocalData
 
+from .changed import changed, with_blocks
 from .test_plan import CHANGES
 from .tiny import posweep
 
 SMOKE = ["sweep=smoke", "executor=local", "tracking=none"]
 
 
-@pytest.fixture(scope="module")
-def smoke():
-    return configure(["sweep=smoke"])
-
-
-@pytest.fixture(scope="module")
-def composed():
-    return OmegaConf.create(dump(["sweep=smoke"]))
-
-
-def configured(composed, override):
-    """The smoke sweep with one setting changed; only choices of a group need Hydra."""
-    if "." not in override.partition("=")[0]:
-        return configure(["sweep=smoke", override])
-    problems: list[str] = []
-    changed = OmegaConf.to_container(OmegaConf.merge(composed, OmegaConf.from_dotlist([override])))
-    return checked(changed, "sweeps/smoke.yaml", problems)
-
-
 def difference(before, after, recorded=()):
     return compare(make_plan(before), make_plan(after), identity_of(before), identity_of(after), recorded)
-
-
-def with_blocks(configuration, *blocks, **sweep):
-    methods = {block["method"] for block in blocks}
-    kept = {name: settings for name, settings in configuration.methods.items() if name in methods}
-    sweep = dataclasses.replace(configuration.sweep, blocks=blocks, **sweep)
-    return dataclasses.replace(configuration, sweep=sweep, methods=kept)
 
 
 ONE = [
@@ -60,14 +33,14 @@ ONE = [
 
 
 @pytest.fixture(scope="module")
-def before(smoke):
-    return make_plan(smoke), identity_of(smoke)
+def before(as_it_stands):
+    return make_plan(as_it_stands), identity_of(as_it_stands)
 
 
 @pytest.mark.parametrize(("level", "override"), ONE)
 def test_every_setting_that_changes_keys_is_named_and_no_other(before, composed, level, override):
     """The table of what changes which key, told by the difference of two plans."""
-    now = configured(composed, override)
+    now = changed(composed, override)
     found = compare(before[0], make_plan(now), before[1], identity_of(now))
     (change,) = found.changes
     name = override.partition("=")[0]
@@ -77,8 +50,8 @@ def test_every_setting_that_changes_keys_is_named_and_no_other(before, composed,
     assert (found.same + found.changed, found.new, found.gone) == (6, (), ())
 
 
-def test_a_setting_that_changes_no_key_is_not_named(smoke):
-    found = difference(smoke, dataclasses.replace(smoke, output_dir="elsewhere"))
+def test_a_setting_that_changes_no_key_is_not_named(as_it_stands):
+    found = difference(as_it_stands, dataclasses.replace(as_it_stands, output_dir="elsewhere"))
     assert (found.same, found.changed, found.changes, found.new, found.gone) == (6, 0, (), (), ())
 
 
@@ -98,37 +71,37 @@ def test_a_setting_that_changes_no_key_is_not_named(smoke):
          "(2 of them had finished)."),
     ],
 )  # fmt: skip
-def test_what_is_said_of_each_kind(smoke, composed, override, sentence):
-    recorded = {spec.key for spec in make_plan(smoke).trials[:2]}
-    found = difference(smoke, configured(composed, override), recorded)
+def test_what_is_said_of_each_kind(as_it_stands, composed, override, sentence):
+    recorded = {spec.key for spec in make_plan(as_it_stands).trials[:2]}
+    found = difference(as_it_stands, changed(composed, override), recorded)
     assert list(map(str, found.changes)) == [sentence]
 
 
-def test_judging_trials_that_are_measured_along_training_trains_them_again(smoke):
+def test_judging_trials_that_are_measured_along_training_trains_them_again(as_it_stands):
     along = [dataclasses.replace(c, train=dataclasses.replace(c.train, evaluate_at=(0.5, 1.0)))
-             for c in (smoke, configure(["sweep=smoke", "judge=[proxy]"]))]  # fmt: skip
+             for c in (as_it_stands, configure(["sweep=smoke", "judge=[proxy]"]))]  # fmt: skip
     assert "measured along training: they will be trained again" in str(difference(*along).changes[0])
 
 
-def test_two_settings_are_told_apart(smoke, composed):
-    both = configured(composed, "train.weight_decay=0.1")
+def test_two_settings_are_told_apart(as_it_stands, composed):
+    both = changed(composed, "train.weight_decay=0.1")
     both = dataclasses.replace(both, model=dataclasses.replace(both.model, layers=2))
-    said = [change.what for change in difference(smoke, both).changes]
+    said = [change.what for change in difference(as_it_stands, both).changes]
     assert said == ["train.weight_decay 0.0 → 0.1", "model.layers 1 → 2"]
 
 
-def test_the_version_of_a_formula_changes_its_method_alone(smoke, monkeypatch):
-    before = (make_plan(smoke), identity_of(smoke))
+def test_the_version_of_a_formula_changes_its_method_alone(as_it_stands, monkeypatch):
+    before = (make_plan(as_it_stands), identity_of(as_it_stands))
     monkeypatch.setattr(OBJECTIVES["simpo"], "version", 2)
-    found = compare(before[0], make_plan(smoke), before[1], identity_of(smoke))
+    found = compare(before[0], make_plan(as_it_stands), before[1], identity_of(as_it_stands))
     assert [change.what for change in found.changes] == ["the formula of SimPO (version) 1 → 2"]
     assert (found.same, found.changed) == (4, 2)
 
 
-def test_the_schema_changes_every_key(smoke, monkeypatch):
-    before = (make_plan(smoke), identity_of(smoke))
+def test_the_schema_changes_every_key(as_it_stands, monkeypatch):
+    before = (make_plan(as_it_stands), identity_of(as_it_stands))
     monkeypatch.setattr(plans, "SCHEMA", 2)
-    found = compare(before[0], make_plan(smoke), before[1], identity_of(smoke))
+    found = compare(before[0], make_plan(as_it_stands), before[1], identity_of(as_it_stands))
     assert [change.what for change in found.changes] == ["posweep's arithmetic (schema) 1 → 2"]
 
 
@@ -137,8 +110,8 @@ def of_files(configuration, pairs):
     return dataclasses.replace(configuration, data=LocalData(path=str(pairs)))
 
 
-def test_the_content_of_a_file_is_named_without_its_hash(smoke, pairs):
-    configuration = of_files(smoke, pairs)
+def test_the_content_of_a_file_is_named_without_its_hash(as_it_stands, pairs):
+    configuration = of_files(as_it_stands, pairs)
     before = make_plan(configuration), identity_of(configuration)
     for name, level in (("data.evaluation.ood", "response_key"), ("data.train", "key")):
         with (pairs / f"{name.rpartition('.')[2]}.jsonl").open("a") as file:
@@ -148,35 +121,35 @@ def test_the_content_of_a_file_is_named_without_its_hash(smoke, pairs):
         assert [(change.what, change.level) for change in found.changes] == [(f"the content of {name}", level)]
 
 
-def test_of_a_thing_of_another_kind_only_the_kind_is_said(smoke, pairs):
-    found = difference(smoke, of_files(smoke, pairs))
+def test_of_a_thing_of_another_kind_only_the_kind_is_said(as_it_stands, pairs):
+    found = difference(as_it_stands, of_files(as_it_stands, pairs))
     assert [change.what for change in found.changes] == ["data.kind demo → local"]
 
 
 # --- grids
 
 
-def test_seeds_that_are_added_are_new_and_change_nothing(smoke):
-    more = dataclasses.replace(smoke, sweep=dataclasses.replace(smoke.sweep, seeds=(0, 1, 2)))
-    assert str(difference(smoke, more)) == "Since the last launch: 6 trials the same, 12 new (seeds 1, 2)."
-    assert str(difference(more, smoke)) == "Since the last launch: 6 trials the same, 12 gone (seeds 1, 2)."
+def test_seeds_that_are_added_are_new_and_change_nothing(as_it_stands):
+    more = dataclasses.replace(as_it_stands, sweep=dataclasses.replace(as_it_stands.sweep, seeds=(0, 1, 2)))
+    assert str(difference(as_it_stands, more)) == "Since the last launch: 6 trials the same, 12 new (seeds 1, 2)."
+    assert str(difference(more, as_it_stands)) == "Since the last launch: 6 trials the same, 12 gone (seeds 1, 2)."
 
 
-def test_methods_and_values_that_come_and_go(smoke):
+def test_methods_and_values_that_come_and_go(as_it_stands):
     before = with_blocks(
-        smoke, {"method": "dpo", "grid": {"beta": [0.1, 0.3]}}, {"method": "ln_dpo", "list": [{"beta": 2.0}]}
+        as_it_stands, {"method": "dpo", "grid": {"beta": [0.1, 0.3]}}, {"method": "ln_dpo", "list": [{"beta": 2.0}]}
     )
     after = with_blocks(
-        smoke, {"method": "dpo", "grid": {"beta": [0.3, 0.5]}}, {"method": "simpo", "list": [{"beta": 2.0}]}
+        as_it_stands, {"method": "dpo", "grid": {"beta": [0.3, 0.5]}}, {"method": "simpo", "list": [{"beta": 2.0}]}
     )
     assert str(difference(before, after)) == (
         "Since the last launch: 1 trial the same, 2 new (beta 0.5; method SimPO), 2 gone (beta 0.1; method LN-DPO)."
     )
 
 
-def test_a_grid_may_grow_while_a_setting_changes(smoke):
-    before = with_blocks(smoke, {"method": "dpo", "grid": {"beta": [0.1, 0.3]}})
-    after = with_blocks(smoke, {"method": "dpo", "grid": {"beta": [0.3, 0.5]}})
+def test_a_grid_may_grow_while_a_setting_changes(as_it_stands):
+    before = with_blocks(as_it_stands, {"method": "dpo", "grid": {"beta": [0.1, 0.3]}})
+    after = with_blocks(as_it_stands, {"method": "dpo", "grid": {"beta": [0.3, 0.5]}})
     after = dataclasses.replace(after, train=dataclasses.replace(after.train, weight_decay=0.1))
     found = difference(before, after)
     assert str(found) == (
@@ -185,33 +158,24 @@ def test_a_grid_may_grow_while_a_setting_changes(smoke):
     assert found.changes[0].trials == 1
 
 
-def test_many_values_are_not_listed(smoke):
+def test_many_values_are_not_listed(as_it_stands):
     grid = {"beta": [i / 10 for i in range(1, 11)]}
-    before, after = (with_blocks(smoke, {"method": "dpo", "grid": one}) for one in ({"beta": [0.1]}, grid))
+    before, after = (with_blocks(as_it_stands, {"method": "dpo", "grid": one}) for one in ({"beta": [0.1]}, grid))
     assert str(difference(before, after)).endswith("9 new (beta 0.2, 0.3, 0.4, 0.5, …).")
 
 
-def test_adaptive_trials_stand_apart(smoke):
-    plan, planner = make_plan(smoke), Planner(smoke)
+def test_adaptive_trials_stand_apart(as_it_stands):
+    plan, planner = make_plan(as_it_stands), Planner(as_it_stands)
     block = {"method": "dpo", "index": 0, "list": []}
     searched = plan.extended(planner.trial(block, {"beta": beta}, 0, adaptive=True) for beta in (0.11, 0.12, 0.3))
     assert [spec.design for spec in searched.adaptive] == ["adaptive"] * 2  # β = 0.3 was planned already
-    found = compare(searched, plan, identity_of(smoke), identity_of(smoke))
+    found = compare(searched, plan, identity_of(as_it_stands), identity_of(as_it_stands))
     assert str(found) == "Since the last launch: 6 trials the same (+ 2 adaptive)."
     assert found.gone == ()
     assert Plan.from_jsonl("smoke", searched.to_jsonl()) == searched
 
 
 # --- the verbs
-
-
-@pytest.fixture
-def launched(tmp_path, monkeypatch, smoke):
-    """As a launch leaves the folder; what it would run is left out."""
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "outputs" / "smoke"
-    write_plan(folder, make_plan(smoke), identity_of(smoke))
-    return folder
 
 
 def test_plan_tells_what_changed_and_changes_nothing(launched):

@@ -1,6 +1,5 @@
 """What a key is made of: everything that determines the numbers, and nothing else."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -9,41 +8,18 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from posweep.checks import checked
-from posweep.config import configure, dump
 from posweep.errors import ConfigError
 from posweep.plan import Plan, detectable_difference, fingerprint, make_plan
+
+from .changed import changed, with_blocks
 
 HEAVY = ("torch", "ray", "mlflow", "transformers", "pandas", "matplotlib", "datasets")
 KEYS = ("key", "response_key", "score_key")
 
 
-@pytest.fixture(scope="module")
-def smoke():
-    return configure(["sweep=smoke"])
-
-
-@pytest.fixture(scope="module")
-def composed():
-    return OmegaConf.create(dump(["sweep=smoke"]))
-
-
-def planned(composed, override: str) -> Plan:
-    """The plan with one setting changed; only choices of a group need Hydra."""
-    if "." not in override.partition("=")[0]:
-        return make_plan(configure(["sweep=smoke", override]))
-    problems: list[str] = []
-    changed = OmegaConf.to_container(OmegaConf.merge(composed, OmegaConf.from_dotlist([override])))
-    configuration = checked(changed, "sweeps/smoke.yaml", problems)
-    assert problems == []
-    return make_plan(configuration)
-
-
-def with_blocks(configuration, *blocks, methods=("dpo",), **sweep):
-    """The same sweep with other blocks."""
-    sweep = dataclasses.replace(configuration.sweep, blocks=blocks, **sweep)
-    kept = {name: configuration.methods[name] for name in methods}
-    return make_plan(dataclasses.replace(configuration, sweep=sweep, methods=kept))
+def planned(configuration, *blocks, **sweep):
+    """The plan with other blocks."""
+    return make_plan(with_blocks(configuration, *blocks, **sweep))
 
 
 def in_another_process(code: str, hash_seed: str = "0") -> str:
@@ -61,8 +37,8 @@ print(make_plan(configure(["sweep=smoke"])).to_jsonl(), end="")
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_a_plan_is_the_same_bytes_in_every_process(smoke, hash_seed):
-    assert in_another_process(PRINT_PLAN, hash_seed) == make_plan(smoke).to_jsonl()
+def test_a_plan_is_the_same_bytes_in_every_process(as_it_stands, hash_seed):
+    assert in_another_process(PRINT_PLAN, hash_seed) == make_plan(as_it_stands).to_jsonl()
 
 
 def test_planning_imports_nothing_heavy():
@@ -76,39 +52,39 @@ def test_a_fingerprint_does_not_know_the_order_of_keys():
     assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})
 
 
-def test_the_order_of_keys_in_a_file_changes_no_key(smoke):
-    one = with_blocks(smoke, {"method": "dpo", "grid": {"beta": [0.1, 0.3], "epochs": [1, 2]}})
-    other = with_blocks(smoke, {"grid": {"epochs": [1, 2], "beta": [0.1, 0.3]}, "method": "dpo"})
+def test_the_order_of_keys_in_a_file_changes_no_key(as_it_stands):
+    one = planned(as_it_stands, {"method": "dpo", "grid": {"beta": [0.1, 0.3], "epochs": [1, 2]}})
+    other = planned(as_it_stands, {"grid": {"epochs": [1, 2], "beta": [0.1, 0.3]}, "method": "dpo"})
     assert {spec.key for spec in one} == {spec.key for spec in other}
     assert len(one) == 4
 
 
-def test_a_number_is_the_same_however_it_is_written(smoke):
+def test_a_number_is_the_same_however_it_is_written(as_it_stands):
     written = [{"beta": 1, "batch_size": 8}, {"beta": 1.0, "batch_size": 8.0}, {"beta": 10e-1, "batch_size": 8}]
-    assert len(with_blocks(smoke, {"method": "dpo", "list": written})) == 1
+    assert len(planned(as_it_stands, {"method": "dpo", "list": written})) == 1
 
 
-def test_equal_configurations_collapse_into_the_first(smoke):
+def test_equal_configurations_collapse_into_the_first(as_it_stands):
     """The second block repeats two points of the first, one of them by leaving out the default β 0.1."""
-    plan = with_blocks(
-        smoke,
+    plan = planned(
+        as_it_stands,
         {"method": "dpo", "grid": {"beta": [0.1, 0.3]}},
         {"method": "dpo", "list": [{"gamma": 0.0}, {"beta": 0.3}, {"beta": 0.9}]},
     )
     assert [(spec.hyperparameters["beta"], spec.block) for spec in plan] == [(0.1, 0), (0.3, 0), (0.9, 1)]
 
 
-def test_seeds_share_a_configuration_and_have_keys_of_their_own(smoke):
-    plan = with_blocks(smoke, {"method": "dpo", "grid": {"beta": [0.1, 0.3]}}, seeds=(0, 1, 2))
+def test_seeds_share_a_configuration_and_have_keys_of_their_own(as_it_stands):
+    plan = planned(as_it_stands, {"method": "dpo", "grid": {"beta": [0.1, 0.3]}}, seeds=(0, 1, 2))
     assert [spec.seed for spec in plan] == [0, 1, 2, 0, 1, 2]
     assert len({spec.configuration for spec in plan}) == 2
     assert len({spec.key for spec in plan}) == 6
 
 
-def test_methods_at_the_same_point_are_different_trials(smoke):
+def test_methods_at_the_same_point_are_different_trials(as_it_stands):
     point = {"beta": 2.0, "gamma": 0.0}
     blocks = [{"method": name, "list": [point]} for name in ("dpo", "ln_dpo", "simpo")]
-    assert len(with_blocks(smoke, *blocks, methods=("dpo", "ln_dpo", "simpo"))) == 3
+    assert len(planned(as_it_stands, *blocks)) == 3
 
 
 CHANGES = {
@@ -146,14 +122,14 @@ VARIED_BY_THE_BLOCKS = {f"method.{m}.hyperparameters.beta" for m in ("dpo", "ln_
 
 
 @pytest.mark.parametrize(("outermost", "override"), [(k, o) for k, row in CHANGES.items() for o in row])
-def test_what_changes_which_key(smoke, composed, outermost, override):
+def test_what_changes_which_key(as_it_stands, composed, outermost, override):
     """The keys are nested: what changes one changes all after it, and none before."""
-    before, after = make_plan(smoke), planned(composed, override)
+    before, after = make_plan(as_it_stands), make_plan(changed(composed, override))
     touched = override.split(".")[1] if override.startswith("method.") else ""
     trials = [(a, b) for a, b in zip(before, after, strict=True) if touched in ("", a.method)]
-    changed = KEYS[KEYS.index(outermost) :] if outermost in KEYS else ()
+    touched_keys = KEYS[KEYS.index(outermost) :] if outermost in KEYS else ()
     for a, b in trials:
-        assert {name for name in KEYS if getattr(a, name) != getattr(b, name)} == set(changed)
+        assert {name for name in KEYS if getattr(a, name) != getattr(b, name)} == set(touched_keys)
 
 
 def test_every_setting_stands_in_the_table_of_changes(composed):
@@ -168,45 +144,45 @@ def test_every_setting_stands_in_the_table_of_changes(composed):
     assert settings - groups - VARIED_BY_THE_BLOCKS - tried == set()
 
 
-def test_jsonl_round_trip(smoke):
-    plan = make_plan(smoke)
+def test_jsonl_round_trip(as_it_stands):
+    plan = make_plan(as_it_stands)
     assert Plan.from_jsonl("smoke", plan.to_jsonl()) == plan
     assert len(plan.to_jsonl().splitlines()) == len(plan) == 6
     assert list(json.loads(plan.to_jsonl().splitlines()[0])) == sorted(plan.trials[0].to_json())
 
 
-def test_a_trial_is_found_by_the_beginning_of_its_key(smoke):
-    plan = make_plan(smoke)
+def test_a_trial_is_found_by_the_beginning_of_its_key(as_it_stands):
+    plan = make_plan(as_it_stands)
     for spec in plan:
         assert plan.of(spec.key[:8]) is spec
 
 
 @pytest.mark.parametrize(("key", "words"), [("zz", "key=zz: no trials of sweep smoke"), ("", "key=: no trials")])
-def test_a_key_no_trial_has_is_refused_with_some_that_are(smoke, key, words):
-    plan = make_plan(smoke)
+def test_a_key_no_trial_has_is_refused_with_some_that_are(as_it_stands, key, words):
+    plan = make_plan(as_it_stands)
     with pytest.raises(ConfigError) as error:
         plan.of(key)
     assert str(error.value).startswith(words)
     assert plan.trials[0].key in str(error.value)
 
 
-def test_a_key_that_several_trials_begin_with_is_refused(smoke):
-    plan = with_blocks(smoke, {"method": "dpo", "grid": {"epochs": list(range(1, 18))}})
+def test_a_key_that_several_trials_begin_with_is_refused(as_it_stands):
+    plan = planned(as_it_stands, {"method": "dpo", "grid": {"epochs": list(range(1, 18))}})
     first = [spec.key[0] for spec in plan]
     shared = next(letter for letter in first if first.count(letter) > 1)  # 17 keys, 16 digits
     with pytest.raises(ConfigError, match=f"key={shared}: {first.count(shared)} trials of sweep smoke begin with it"):
         plan.of(shared)
 
 
-def test_ten_thousand_trials(smoke):
+def test_ten_thousand_trials(as_it_stands):
     grid = {"beta": [i / 100 for i in range(1, 101)], "learning_rate": [i * 1e-6 for i in range(1, 101)]}
-    plan = with_blocks(smoke, {"method": "dpo", "grid": grid})
+    plan = planned(as_it_stands, {"method": "dpo", "grid": grid})
     assert len({spec.key for spec in plan}) == len({spec.score_key for spec in plan}) == 10_000
 
 
-def test_all_mistakes_come_at_once(smoke):
+def test_all_mistakes_come_at_once(as_it_stands):
     with pytest.raises(ConfigError) as error:
-        with_blocks(smoke, {"method": "dpo", "grid": {"beta": [0, -1]}}, {"method": "dpo", "list": [{"lambda": 1}]})
+        planned(as_it_stands, {"method": "dpo", "grid": {"beta": [0, -1]}}, {"method": "dpo", "list": [{"lambda": 1}]})
     assert len(error.value.problems) == 3
 
 

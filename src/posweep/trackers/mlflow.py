@@ -22,13 +22,12 @@ from urllib.request import url2pathname
 
 from posweep import __version__
 from posweep.errors import ConfigError, PreflightError, TrackerUnavailable, first_line
-from posweep.records import Opponents, Outcome, SweepHeader, SweepRecord, TrialFailure, TrialResult, TrialSpec
+from posweep.records import Opponents, Outcome, SweepHeader, SweepRecord, TrialFailure, TrialSpec
+from posweep.trackers.entities import curves, in_batches, measures, metric, params, table, tags_of
 from posweep.trackers.store import absolute, database, is_file, ready_for_many, store_problems
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """The UI otherwise takes an experiment with logged tables for one of prompts and agents, and hides its charts."""
-BATCH = 900
-"""Metrics per request; MLflow takes 1,000."""
 PAGE = 500
 """Runs per request, when all of a sweep are listed."""
 AT_ONCE = 8
@@ -139,11 +138,11 @@ class MlflowTracker:
         """Record one trial in the run of its key."""
         result, written = outcome.result, outcome.to_json()
         with self._looked_up_if_this_fails(spec.key):
-            child = self._child(spec, _tags_of(result), result.started_at)
-            self._log(child, _params(spec), [*_curves(result), *_measures(result)])
+            child = self._child(spec, tags_of(result), result.started_at)
+            self._log(child, params(spec), [*curves(result), *measures(result)])
             self._put(child, {RESULT: json.dumps(written.pop("result")), ROWS: json.dumps(written)})
             if outcome.responses:
-                self.client.log_table(child.id, _table(outcome), TABLE)
+                self.client.log_table(child.id, table(outcome), TABLE)
             if child.error:
                 self._forget_failure(child)
             ended = int((result.started_at + result.seconds["total"]) * 1000)
@@ -158,7 +157,7 @@ class MlflowTracker:
             if (there := self._children_known().get(spec.key)) and there.complete:
                 return
             child = self._child(spec, tags)
-            self._log(child, _params(spec), [])
+            self._log(child, params(spec), [])
             self._put(child, {LOG: story})
             self.client.set_terminated(child.id, "FAILED")
             self._remember(spec.key, Child(child.id, child.artifacts, "", error=failure.said))
@@ -177,7 +176,7 @@ class MlflowTracker:
         """The SFT model's own measures as metrics of the parent run; the header and the files as its artifacts."""
         client, now = self.client, int(time.time() * 1000)
         client.log_dict(self._parent, header.to_json(), HEADER)
-        for part in _in_batches([_metric(f"sft/{n}", v, now) for n, v in header.baseline.items() if v == v]):
+        for part in in_batches([metric(f"sft/{n}", v, now) for n, v in header.baseline.items() if v == v]):
             client.log_batch(self._parent, metrics=part)
         if header.facts.get("commit"):
             client.set_tag(self._parent, "mlflow.source.git.commit", str(header.facts["commit"]))
@@ -317,7 +316,7 @@ class MlflowTracker:
         """Everything in one request, if it is not too much; a run that was there gets its tags too."""
         from mlflow.entities import RunTag
 
-        first, *rest = _in_batches(metrics) if metrics else [[]]
+        first, *rest = in_batches(metrics) if metrics else [[]]
         self.client.log_batch(child.id, first, params, [RunTag(*tag) for tag in child.tags])
         for part in rest:
             self.client.log_batch(child.id, metrics=part)
@@ -402,57 +401,3 @@ def _plan(name: str, text: str) -> tuple[TrialSpec, ...]:
             f"sweep={name}: MLflow holds a plan of a newer posweep, which this {__version__} cannot read "
             f"({first_line(error)}); update posweep, or give this sweep another name."
         ) from None
-
-
-def _tags_of(result: TrialResult) -> dict[str, str]:
-    """What became of it, under which judges, and what happened on the way."""
-    tags = {"status": result.status, "score_key": result.score_key, "message": result.message, **result.notes}
-    return {name: str(value)[:5000] for name, value in tags.items() if value != ""}
-
-
-def _params(spec: TrialSpec) -> list[Any]:
-    from mlflow.entities import Param
-
-    values: Mapping[str, Any] = {**spec.train, **spec.hyperparameters, "method": spec.method, "seed": spec.seed}
-    return [Param(name, str(value)) for name, value in values.items()]
-
-
-def _metric(name: str, value: float, timestamp: int, step: int = 0) -> Any:
-    from mlflow.entities import Metric
-
-    return Metric(name, value, timestamp, step)
-
-
-def _curves(result: TrialResult) -> list[Any]:
-    began = int(result.started_at * 1000)
-    return [
-        _metric(f"train/{name}", value, began, int(step))
-        for name, points in result.curves.items()
-        for step, value in points
-    ]
-
-
-def _measures(result: TrialResult) -> list[Any]:
-    """Measures, those taken along the way at their own steps (percent of training), and seconds by stage."""
-    ended = int((result.started_at + result.seconds["total"]) * 1000)
-    last = 100 if result.along else 0  # the UI shows a metric without steps as a bar to compare, not as a lone point
-    metrics = [_metric(name, value, ended, last) for name, value in result.measures.items() if value == value]
-    for moment in result.along:
-        step = round(100 * moment["at"])
-        metrics += [_metric(name, value, ended, step) for name, value in moment["measures"].items() if value == value]
-    return metrics + [_metric(f"seconds/{name}", value, ended) for name, value in result.seconds.items()]
-
-
-def _in_batches(metrics: list[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(metrics), BATCH):
-        yield metrics[start : start + BATCH]
-
-
-def _table(outcome: Outcome) -> dict[str, list[Any]]:
-    """One row per prompt: what was asked, what came, how it was scored."""
-    rows = outcome.responses
-    table = {
-        name: [getattr(row, name) for row in rows] for name in ("set", "prompt", "text", "length", "truncated", "kl")
-    }
-    scores = {f"score {name}": [row.scores[name] for row in rows] for name in rows[0].scores}
-    return {**table, **scores, **{f"wins {name}": [row.wins[name] for row in rows] for name in rows[0].wins}}
