@@ -14,6 +14,9 @@ from posweep.identity import identity_of
 from posweep.ledger import Ledger
 from posweep.plan import make_plan
 from posweep.records import Outcome, TrialResult
+from posweep.search import stand_ins
+
+from .tiny import SMOKE
 
 PROBED = Probed(step=2.0, batch_size=32, pairs=128, evaluation=10.0, other=1.0, bytes=1000)
 
@@ -25,10 +28,10 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def smoke():
-    return configure(["sweep=smoke", "executor=local", "tracking=none"])
+    return configure(SMOKE)
 
 
-def changed(configuration, section, **values):
+def with_section(configuration, section, **values):
     return dataclasses.replace(
         configuration, **{section: dataclasses.replace(getattr(configuration, section), **values)}
     )
@@ -61,11 +64,26 @@ def test_finished_trials_tell_more_than_a_probe_and_a_probe_more_than_nothing(sm
     assert whole(costs).seconds is None
 
 
+def test_a_search_costs_what_its_methods_trials_do(smoke):
+    searching = with_section(with_section(smoke, "search", kind="tpe", trials=5), "executor", kind="local")
+    write_probe(searching)
+    plan = make_plan(searching)
+    found = cost_of(searching, plan, {}, {"dpo": PROBED, "ln_dpo": PROBED, "simpo": PROBED}, stand_ins(searching, plan))
+    assert found[cost.SEARCH].seconds == 5 * 3 * PROBED.seconds(plan.trials[0], 1)
+    assert whole(found).seconds == (5 * 3 + len(plan)) * PROBED.seconds(plan.trials[0], 1)
+
+
+def test_plan_counts_a_search_and_no_more_workers_than_trials(smoke, capsys):
+    searching = with_section(smoke, "search", kind="tpe", trials=1)
+    console.print_plan(with_section(searching, "executor", kind="ray", workers=50))
+    assert "6 trials, 0 finished, 6 left and 3 of the search · time unknown with 9 at a time" in capsys.readouterr().out
+
+
 def test_gpu_hours_are_those_of_each_method(smoke):
     """An hour a trial, two trials a method: DPO on 2 GPUs, the others on half a GPU."""
     asked = dataclasses.replace(smoke.executor.trial_resources, gpu=0.5)
     executor = {"trial_resources": asked, "method_resources": {"dpo": dataclasses.replace(asked, gpu=2.0)}}
-    configuration = changed(smoke, "executor", **executor)
+    configuration = with_section(smoke, "executor", **executor)
     hour = Probed(0.0, 32, 128, 3600.0, 0.0, 0)
     costs = cost_of(configuration, make_plan(configuration), {}, dict.fromkeys(("dpo", "ln_dpo", "simpo"), hour))
     assert [cost.gpu_hours for cost in costs.values()] == [4.0, 1.0, 1.0]
@@ -86,14 +104,14 @@ def test_records_take_what_those_of_finished_trials_take(smoke):
 def test_policies_take_what_is_kept_of_them(smoke, keep, policies):
     """A Llama of 4096 words, one layer, 32 wide: (4096 + 1)·32 + 4·32² + 3·32·88 + 2·32 parameters of 4 bytes."""
     parameters = 4097 * 32 + 4 * 32**2 + 3 * 32 * 88 + 2 * 32
-    configuration = changed(smoke, "train", keep=keep)
+    configuration = with_section(smoke, "train", keep=keep)
     costs = cost_of(configuration, make_plan(configuration), {}, {})
     assert whole(costs).policies == policies * 4 * parameters
-    assert checkpoint_bytes(configuration, 6) == 3 * 4 * parameters
+    assert checkpoint_bytes(configuration, 6) == 2 * 3 * 4 * parameters
 
 
 def test_a_policy_that_is_there_tells_how_large_one_is(smoke):
-    configuration = changed(smoke, "train", keep="all")
+    configuration = with_section(smoke, "train", keep="all")
     finished = finish(configuration, 1)
     kept = policy_folder(folder_of(configuration), next(iter(finished)))
     kept.mkdir(parents=True)
@@ -102,11 +120,11 @@ def test_a_policy_that_is_there_tells_how_large_one_is(smoke):
 
 
 def test_plan_says_what_disk_it_takes_and_warns_where_there_is_none(smoke, capsys, monkeypatch):
-    configuration = changed(smoke, "train", keep="all")
+    configuration = with_section(smoke, "train", keep="all")
     console.print_plan(configuration)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("disk: ")]
     assert line.startswith(
-        "disk: 5.2 MB or more (records unknown, policies 3.4 MB with train.keep=all, checkpoints 1.7 MB with 1 at a time); "
+        "disk: 6.9 MB or more (records unknown, policies 3.4 MB with train.keep=all, checkpoints 3.4 MB with 1 at a time); "
     )
     assert line.endswith(f" free in {Path.cwd()}")
     monkeypatch.setattr("posweep.console.plan.free_bytes", lambda _: 1e6)
@@ -132,10 +150,10 @@ def probes(configuration):
 def test_a_probe_counts_for_the_settings_it_was_made_with(smoke):
     write_probe(smoke)
     assert probes(smoke) == {"dpo": PROBED}
-    assert probes(changed(smoke, "model", hidden_size=64)) == {}
-    assert probes(changed(smoke, "sample", max_new_tokens=8)) == {}
-    assert probes(changed(smoke, "train", micro_batch_size=8)) == {}
-    assert probes(changed(smoke, "train", epochs=2.0)) == {"dpo": PROBED}  # extrapolated
+    assert probes(with_section(smoke, "model", hidden_size=64)) == {}
+    assert probes(with_section(smoke, "sample", max_new_tokens=8)) == {}
+    assert probes(with_section(smoke, "train", micro_batch_size=8)) == {}
+    assert probes(with_section(smoke, "train", epochs=2.0)) == {"dpo": PROBED}  # extrapolated
 
 
 @pytest.mark.parametrize("methods", [[], {"dpo": {"step": 1}}, {"dpo": None}])

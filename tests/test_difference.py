@@ -15,9 +15,7 @@ from posweep.settings import LocalData
 
 from .changed import changed, with_blocks
 from .test_plan import CHANGES
-from .tiny import posweep
-
-SMOKE = ["sweep=smoke", "executor=local", "tracking=none"]
+from .tiny import SMOKE, posweep
 
 
 def difference(before, after, recorded=()):

@@ -12,9 +12,7 @@ from posweep.identity import identity_of, ownership_problems, read_identity, rea
 from posweep.plan import SCHEMA, Planner, make_plan
 from posweep.preflight import commits_so_far
 
-from .tiny import posweep
-
-SMOKE = ["sweep=smoke", "executor=local", "tracking=none"]
+from .tiny import SMOKE, posweep
 
 
 def change(file, **values):

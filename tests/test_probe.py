@@ -35,7 +35,9 @@ def test_a_probe_knows_what_was_unknown_and_records_no_result(home):
     assert re.search(r"4 trials, 0 finished, 4 left · time 0:\d\d:\d\d", ran.out)
     folder = home / "outputs" / "smoke"
     assert sorted(file.name for file in folder.iterdir()) == ["artifacts", "probe.json"]
-    assert set(json.loads((folder / "probe.json").read_text())["methods"]) == {"dpo", "simpo"}
+    rows = json.loads((folder / "probe.json").read_text())["methods"]
+    assert set(rows) == {"dpo", "simpo"}
+    assert all(row["other"] < row["evaluation"] for row in rows.values())  # to put weights back takes next to nothing
 
 
 def test_later_plans_know_it_too_and_what_it_made_is_not_made_again(home):
@@ -43,6 +45,14 @@ def test_later_plans_know_it_too_and_what_it_made_is_not_made_again(home):
     ran = posweep("plan", *SWEEP, "plan.probe=true")
     assert ran.code == 0
     assert "making" not in ran.out
+
+
+def test_judges_behind_an_endpoint_are_not_asked_even_where_there_are_no_others():
+    asked = ("judge=[llm]", "judge.llm.base_url=http://127.0.0.1:9/v1", "judge.llm.model=judge")
+    ran = posweep("plan", *SWEEP, *asked, "plan.probe=true")
+    assert ran.code == 0, ran.err
+    assert "judge llm is not asked; the time it takes is not counted" in ran.out
+    assert re.search(r"4 left · time 0:\d\d:\d\d", ran.out)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def height(spec):
 
 
 def end(ledger, spec, status="finished"):
-    measures = {METRIC: height(spec)} if status == "finished" else {}
+    measures = {METRIC: height(spec), "ood/mean_score": 10 * height(spec) - 9} if status == "finished" else {}
     ledger.write(
         Outcome(TrialResult(spec.key, spec.response_key, spec.score_key, status, measures, seconds={"total": 1}))
     )
@@ -169,6 +169,34 @@ def test_so_with_a_planned_trial(tmp_path):
     after, ran = climb(tmp_path)
     assert ran == [bad]
     assert points(after) == points(before)
+
+
+def test_so_where_that_trial_would_be_the_worst_there_is(tmp_path):
+    """What a diverged trial counts as must not be lowered by a retry either, where it is no fixed number."""
+    metric = "sweep.primary_metric=ood/mean_score"
+    bad = min((spec for spec in planned(SWEEP) if spec.method == "dpo"), key=height).key
+
+    def ends(spec):
+        return "diverged" if spec.design == "adaptive" and int(spec.key, 16) % 3 == 0 else "finished"
+
+    before, _ = climb(tmp_path, metric, ends=lambda spec: "failed" if spec.key == bad else ends(spec))
+    after, ran = climb(tmp_path, metric, ends=ends)
+    assert ran == [bad]
+    assert points(after) == points(before)
+
+
+def test_a_launch_of_some_methods_forgets_nothing_of_the_others(tmp_path):
+    bad = {method: next(s.key for s in planned(SWEEP) if s.method == method) for method in ("dpo", "simpo")}
+    before, _ = climb(tmp_path, ends=lambda spec: "failed" if spec.key == bad["simpo"] else "finished")
+    climb(
+        tmp_path,
+        "method=[dpo]",
+        "search.trials=10",
+        ends=lambda spec: "failed" if spec.key == bad["dpo"] else "finished",
+    )
+    after, _ = climb(tmp_path)
+    assert points(after)[:3] == points(before)[:3]
+    assert [p for p in points(after) if p[1] == "simpo"] == [p for p in points(before) if p[1] == "simpo"]
 
 
 def test_what_was_lost_is_forgotten_with_another_search_and_where_the_note_is_damaged(tmp_path):

@@ -30,15 +30,14 @@ from posweep.stop import interrupt
 from posweep.trackers.mlflow import MlflowTracker
 
 from .test_launch import posweep, tracker_of
-from .tiny import configured
+from .tiny import SMOKE, configured
 from .tiny import posweep as posweep_here
 from .torture.stub import trials
 
 pytestmark = pytest.mark.xdist_group("trouble")
 
 
-LOCAL = ["sweep=smoke", "executor=local", "tracking=none"]
-TWELVE = [*LOCAL, *trials(12)]
+TWELVE = [*SMOKE, *trials(12)]
 
 
 @pytest.fixture
@@ -71,27 +70,27 @@ def burn() -> None:
 
 def test_failed_trials_are_listed_and_run_again_alone(told: dict[str, Callable[[], None]]) -> None:
     told |= {"1": burn, "4": burn}
-    ran = posweep_here(*LOCAL)
+    ran = posweep_here(*SMOKE)
     assert ran.code == 3
     assert ran.said[0].startswith("2 of 6 trials failed; the first: OSError: disk on fire (log: ")
     assert ran.said[1] == "posweep status sweep=smoke lists them; posweep sweep=smoke retry=failed runs them again."
-    status = posweep_here("status", *LOCAL)
+    status = posweep_here("status", *SMOKE)
     assert status.out.count(", an error: OSError: disk on fire\n    log: ") == 2
     assert status.out.endswith("posweep sweep=smoke retry=failed runs the 2 failed ones again\n")
     log = Path(status.out.partition("log: ")[2].splitlines()[0])
     assert log.read_text().endswith("OSError: disk on fire\n")
-    again = posweep_here(*LOCAL, "retry=failed")
+    again = posweep_here(*SMOKE, "retry=failed")
     assert again.code == 0, again.err
-    assert posweep_here("status", *LOCAL).out.count("2         2        0       0         0     0") == 3
+    assert posweep_here("status", *SMOKE).out.count("2         2        0       0         0     0") == 3
 
 
 def test_only_the_failed_ones_run_again(told: dict[str, Callable[[], None]]) -> None:
     told |= {"2": burn, "3": interrupt}
-    assert posweep_here(*LOCAL).code == 130
-    ran = posweep_here(*LOCAL, "retry=failed")
+    assert posweep_here(*SMOKE).code == 130
+    ran = posweep_here(*SMOKE, "retry=failed")
     assert ran.code == 0
     assert "3 of 6 trials are left; posweep sweep=smoke runs them." in ran.out
-    assert posweep_here("status", *LOCAL).out.endswith("posweep sweep=smoke runs all 3 that are not finished\n")
+    assert posweep_here("status", *SMOKE).out.endswith("posweep sweep=smoke runs all 3 that are not finished\n")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def test_only_the_failed_ones_run_again(told: dict[str, Callable[[], None]]) -> 
     ],
 )
 def test_a_retry_of_nothing(retry: str, said: str, told: dict[str, Callable[[], None]]) -> None:
-    ran = posweep_here(*LOCAL, f"retry={retry}")
+    ran = posweep_here(*SMOKE, f"retry={retry}")
     assert (ran.code, ran.said) == (2, [said])
 
 
@@ -146,7 +145,7 @@ def test_a_second_signal_ends_a_sweep_at_once(told: dict[str, Callable[[], None]
 
 def test_a_launch_works_outside_the_main_thread(told: dict[str, Callable[[], None]]) -> None:
     codes = []
-    thread = threading.Thread(target=lambda: codes.append(posweep_here(*LOCAL).code))
+    thread = threading.Thread(target=lambda: codes.append(posweep_here(*SMOKE).code))
     thread.start()
     thread.join()
     assert codes == [0]
@@ -174,7 +173,7 @@ def test_a_tracker_that_goes_away_costs_a_sentence_and_the_next_launch_sends_the
     def away(*_: object) -> None:
         raise ConnectionError("nobody is there")
 
-    arguments = LOCAL[:2]
+    arguments = SMOKE[:2]
     with monkeypatch.context() as patch:
         patch.setattr("posweep.recorder.FLUSH", 0.5)
         for name in ("write", "describe", "close"):

@@ -19,6 +19,8 @@ from posweep.settings import Configuration
 from .judges.models import judge_folder
 from .policy.families import make_model
 
+SMOKE = ["sweep=smoke", "executor=local", "tracking=none"]
+"""The smallest sweep there is, in this process and written down in its own folder only."""
 QUESTIONS = [f"who is number {i}?" for i in range(24)]
 SMALL = [
     "sweep=own", "executor=local", "executor.trial_resources.gpu=0", "model.dtype=float32", "model.lora.rank=0",

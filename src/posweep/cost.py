@@ -17,10 +17,12 @@ from posweep.identity import Identity
 from posweep.ledger import Ledger
 from posweep.plan import Plan
 from posweep.records import JsonRecord, TrialResult, TrialSpec
-from posweep.settings import Configuration, LoraSettings
+from posweep.settings import Configuration, LoraSettings, steps_of
 from posweep.size import adapter_parameters, shape_of
 
 PROBE = "probe.json"
+SEARCH = -1
+"""In place of a block: the trials of a search."""
 ENOUGH = 100
 """Finished trials whose files are weighed: those of a sweep are about alike."""
 Finished = Mapping[str, TrialResult]
@@ -51,7 +53,7 @@ class Probed(JsonRecord):
     def seconds(self, spec: TrialSpec, evaluations: int) -> float:
         """Of a whole trial; a step's time is taken to grow with its pairs."""
         batch = int(spec.train["batch_size"])
-        steps = max(1, round(spec.train["epochs"] * (self.pairs // batch)))
+        steps = steps_of(self.pairs, batch, spec.train["epochs"])
         return self.other + steps * self.step * batch / self.batch_size + evaluations * self.evaluation
 
 
@@ -74,13 +76,15 @@ class Cost:
         return _sum([self.records, self.policies])
 
 
-def cost_of(configuration: Configuration, plan: Plan, finished: Finished, probes: Probes) -> dict[int, Cost]:
-    """What each block's trials that are left will cost."""
+def cost_of(
+    configuration: Configuration, plan: Plan, finished: Finished, probes: Probes, searched: Sequence[TrialSpec] = ()
+) -> dict[int, Cost]:
+    """What each block's trials that are left will cost; under `SEARCH` those that `searched` stands for."""
     known, records = seconds_by_shape(plan, finished), _record_bytes(configuration, finished, probes)
     policy, costs = _policy_bytes(configuration, finished), dict[int, Cost]()
     best = configuration.train.keep == "best"
     held = {spec.method for spec in plan if spec.key in finished} if best else set[str]()
-    for block, specs in _left_by_block(plan, finished).items():
+    for block, specs in {**_left_by_block(plan, finished), **({SEARCH: searched} if searched else {})}.items():
         seconds = [_seconds(configuration, spec, known, probes) for spec in specs]
         hours = [
             0.0 if not gpu else each and each * gpu / 3600
@@ -93,7 +97,7 @@ def cost_of(configuration: Configuration, plan: Plan, finished: Finished, probes
 
 
 def whole(costs: Mapping[int, Cost]) -> Cost:
-    """What all blocks cost together."""
+    """What all blocks cost together, and the search."""
     each = costs.values()
     return Cost(
         _sum([cost.seconds for cost in each]), _sum([cost.gpu_hours for cost in each]),
@@ -102,9 +106,10 @@ def whole(costs: Mapping[int, Cost]) -> Cost:
 
 
 def checkpoint_bytes(configuration: Configuration, trials: int) -> float | None:
-    """What checkpoints of the trials that run at once take: weights and both moments of Adam, in float32."""
+    """What checkpoints of the trials that run at once take: weights and both moments of Adam, in float32, and as much
+    again while one is replaced."""
     trained = _trained_parameters(configuration)
-    return trained and float(3 * 4 * trained * memory.trials_at_once(configuration, trials))
+    return trained and float(2 * 3 * 4 * trained * memory.trials_at_once(configuration, trials))
 
 
 def free_bytes(folder: Path) -> float:
@@ -138,13 +143,13 @@ def _shape(spec: TrialSpec) -> Shape:
     return spec.method, spec.train["batch_size"], spec.train["epochs"]
 
 
-def _left_by_block(plan: Plan, finished: Finished) -> dict[int, list[TrialSpec]]:
+def _left_by_block(plan: Plan, finished: Finished) -> dict[int, Sequence[TrialSpec]]:
     """The trials that are left; a block without any stands there too."""
     blocks: dict[int, list[TrialSpec]] = {spec.block: [] for spec in plan}
     for spec in plan:
         if spec.key not in finished:
             blocks[spec.block].append(spec)
-    return blocks
+    return {**blocks}
 
 
 # --- disk

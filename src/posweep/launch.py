@@ -138,10 +138,8 @@ def _opened(
 
 def _is_trained(spec: TrialSpec, ledger: Ledger) -> bool:
     """Whether the responses of a trial are stored, so that judging is all that is left."""
-    before = ledger.result(spec.key)
-    if before is None or before.response_key != spec.response_key:
-        return False
-    return not before.along and "diverged_by" not in before.notes  # what a judge could not score was not kept
+    before = ledger.outcome(spec.key)
+    return before is not None and before.result.response_key == spec.response_key and before.wants_only_judges
 
 
 def _write_down(folder: Path, plan: Plan, composed: str, configuration: Configuration) -> list[str]:

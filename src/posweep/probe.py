@@ -16,11 +16,11 @@ from posweep.objectives import OBJECTIVES
 from posweep.plan import Plan, make_plan
 from posweep.preflight import ready
 from posweep.records import TrialSpec
-from posweep.settings import Configuration, LlmSettings
+from posweep.settings import Configuration, LlmSettings, steps_of
 
 STEPS = 8
 """Steps of training that are timed, after one that is not."""
-EVALUATION = ("generate", "judge", "measure")
+EVALUATION = ("generate", "kl", "judge", "measure")
 """Stages of an evaluation; the others but `train` count as the rest."""
 
 
@@ -61,13 +61,13 @@ def _first_of_each(plan: Plan) -> dict[str, TrialSpec]:
 def _probe(spec: TrialSpec, shared: Any, say: Callable[[str], None]) -> Probed:
     """One step to warm up, then a short trial with its evaluation."""
     from posweep.policy.reproducible import threads
-    from posweep.trial import Course, run_trial, train
+    from posweep.trial import Course, run_trial, settings_of, train
 
     batch, pairs = int(spec.train["batch_size"]), len(shared.pairs)
     say(f"probing {OBJECTIVES[spec.method].title} …")
-    with threads(spec.train.get("threads", shared.configuration.train.threads)):
+    with threads(settings_of(spec, shared).threads):
         train(_short(spec, 1, pairs), shared, Course(), measured=False)
-    steps = min(STEPS, max(1, round(spec.train["epochs"] * (pairs // batch))))
+    steps = min(STEPS, steps_of(pairs, batch, spec.train["epochs"]))
     outcome = run_trial(_short(spec, steps, pairs), shared)
     seconds = outcome.result.seconds
     evaluation = sum(seconds.get(stage, 0.0) for stage in EVALUATION)

@@ -159,6 +159,6 @@ def _record_of_ledger(configuration: Configuration) -> SweepRecord | None:
     return SweepRecord(
         **vars(read_header(folder)), plan=plan.trials,
         results={key: outcome.result for key, outcome in outcomes.items() if outcome},
-        responses={key: outcome.responses for key, outcome in outcomes.items() if outcome},
+        responses={key: outcome.judged for key, outcome in outcomes.items() if outcome},
         opponents=read_opponents(folder),
     )  # fmt: skip

@@ -12,6 +12,8 @@ from posweep.fields import plain
 
 Status = Literal["finished", "diverged", "failed"]
 
+DIVERGED_BY = "diverged_by"
+"""The note of what a judge could not score: other judges may."""
 JUDGED = ("win_rate_vs_sft", "win_rate_vs_chosen", "mean_score")
 """Measures by judge (no mean score, if it only compares); those of judges after the first are `<judge>/<measure>`."""
 MEASURES = (
@@ -213,11 +215,24 @@ class TrialResult(JsonRecord):
 
 @dataclass(frozen=True)
 class Outcome(JsonRecord):
-    """A trial's result with the rows behind it."""
+    """A trial's result with the rows behind it.
+
+    What a judge could not score has diverged, and keeps its rows for other judges.
+    """
 
     result: TrialResult
     responses: tuple[Response, ...] = ()
     held_out: tuple[HeldOutPair, ...] = ()
+
+    @property
+    def wants_only_judges(self) -> bool:
+        """Whether other judges need nothing but what is here: the responses, or that there are none to judge."""
+        return not self.result.along and (bool(self.responses) or DIVERGED_BY not in self.result.notes)
+
+    @property
+    def judged(self) -> tuple[Response, ...]:
+        """The responses, where they have been judged."""
+        return self.responses if self.result.status == "finished" else ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

@@ -8,8 +8,10 @@ been.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -114,9 +116,12 @@ class Search:
         if metric.rpartition("/")[2].startswith("win_rate") or metric.endswith("accuracy"):
             return dict.fromkeys(self.spaces, 0.0)
         found = self.ledger.finished(self.plan)
-        return {method: min((found[s.key].measures.get(metric, math.inf) for s in self.plan
-                             if s.method == method and s.key in found), default=math.inf)
-                for method in self.spaces}  # fmt: skip
+        known = {m: [found[s.key] for s in self.plan if s.method == m and s.key in found and s.key not in self._lost[m]]
+                 for m in self.spaces}  # fmt: skip
+        return {
+            method: min((one.measures.get(metric, math.inf) for one in results), default=math.inf)
+            for method, results in known.items()
+        }
 
     # --- what was lost once stays lost to the samplers, so that a later retry does not turn the search
 
@@ -127,18 +132,25 @@ class Search:
             return
         for method, key in missing:
             self._lost[method].add(key)
-        noted = {method: {"of": self._identity(method), "keys": sorted(keys)} for method, keys in self._lost.items()}
-        write_atomically(self.ledger.folder / LOST, noted)
+        mine = {method: {"of": self._identity(method), "keys": sorted(keys)} for method, keys in self._lost.items()}
+        write_atomically(self.ledger.folder / LOST, {**self._noted, **mine})
 
     @cached_property
     def _lost(self) -> dict[str, set[str]]:
         """As noted by earlier launches of the same search."""
+        found = {method: self._noted.get(method, {}) for method in self.spaces}
+        return {
+            m: set(one.get("keys", ())) if one.get("of") == self._identity(m) else set() for m, one in found.items()
+        }
+
+    @cached_property
+    def _noted(self) -> dict[str, dict[str, Any]]:
+        """What lies there, of methods that this launch does not search too; nothing where it cannot be read."""
         try:
             noted = json.loads((self.ledger.folder / LOST).read_text())
-            same = {m: noted[m]["keys"] for m in self.spaces if noted.get(m, {}).get("of") == self._identity(m)}
-        except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            same = {}
-        return {method: set(same.get(method, ())) for method in self.spaces}
+            return {method: one for method, one in noted.items() if isinstance(one, dict)}
+        except (OSError, ValueError, AttributeError):
+            return {}
 
     def _identity(self, method: str) -> str:
         """Of everything that the proposals for a method depend on, besides results."""
@@ -164,6 +176,20 @@ def outline(configuration: Configuration, plan: Plan) -> list[str]:
     ]
     still = [OBJECTIVES[method].title for method in configuration.methods if method not in searched]
     return [*said, f"search: nothing of {', '.join(still)} varies, so there is nothing to search."] if still else said
+
+
+def stand_ins(configuration: Configuration, plan: Plan) -> list[TrialSpec]:
+    """Planned trials, one for each that the search has still to run: where it will look, nobody knows yet."""
+    if configuration.search.kind == "none":
+        return []
+    last = with_searched(configuration, plan).adaptive
+    finished = Ledger(folder_of(configuration)).finished(last)
+    done = Counter(spec.method for spec in last if spec.key in finished)
+    found: list[TrialSpec] = []
+    for method in spaces(configuration, plan):
+        left = max(0, configuration.search.trials * len(configuration.sweep.seeds) - done[method])
+        found += itertools.islice(itertools.cycle(spec for spec in plan if spec.method == method), left)
+    return found
 
 
 def with_searched(configuration: Configuration, plan: Plan) -> Plan:

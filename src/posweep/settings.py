@@ -223,6 +223,11 @@ class TrainSettings:
     keep: str = choice("adapters", "nothing", "adapters", "best", "all", scope="none")
 
 
+def steps_of(items: int, batch_size: int, epochs: float) -> int:
+    """Optimisation steps in `epochs` passes over `items`, at least one."""
+    return max(1, round(epochs * (items // batch_size)))
+
+
 @dataclass(frozen=True)
 class SampleSettings:
     """How responses are drawn when a judge is to read them."""

@@ -285,6 +285,28 @@ def test_what_is_kept(kept, plan, setting, scores, stays):
     assert found == stays
 
 
+def test_the_best_policy_stays_though_it_was_judged_late(smoke, work, plan, trials, tmp_path, monkeypatch):
+    """Of one that no judge has seen nobody knows whether it is the best."""
+    monkeypatch.setattr(keeping, "keep_policy", lambda policy, folder: folder.mkdir(parents=True))
+    best = dataclasses.replace(smoke, train=dataclasses.replace(smoke.train, keep="best"))
+    worker = Worker(dataclasses.replace(work, configuration=best))
+    metric = {smoke.sweep.primary_metric: 0.6}
+    first, late = (TrialResult(s.key, s.response_key, s.score_key, "finished", metric) for s in plan[:2])
+    worker._record(worker._kept(Outcome(first)))
+    worker._unjudged(Outcome(dataclasses.replace(late, score_key="", measures={})))
+    assert left(tmp_path, plan) == [0, 1]
+    worker._record(Outcome(dataclasses.replace(late, measures={smoke.sweep.primary_metric: 0.9})))
+    assert left(tmp_path, plan) == [1]
+
+
+def test_a_password_in_an_error_stays_out_of_the_record(work, plan, trials):
+    trials[plan[0].key] = ValueError("https://me:secret@host/x said no")
+    worker = Worker(work)
+    assert worker.run(plan[0].key) == "failed"
+    assert "secret" not in worker.ledger.failures(plan)[plan[0].key].message
+    assert "secret" not in worker.ledger.log(plan[0].key).read_text()
+
+
 def test_a_policy_without_a_result_is_another_worker_s_and_stays(kept, plan, tmp_path):
     (tmp_path / "policies" / plan[1].key).mkdir(parents=True)
     assert kept("best", 0.9) == [0, 1]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from posweep.errors import Diverged
-from posweep.policy.train import Batch, Losses, PerItem, batches, optimise, reset, steps_of
-from posweep.settings import TrainSettings
+from posweep.policy.train import Batch, Losses, PerItem, batches, optimise, reset
+from posweep.settings import TrainSettings, steps_of
 
 LENGTHS = np.random.default_rng(0).integers(5, 60, size=103)
 SETTINGS = TrainSettings(learning_rate=0.05, warmup_ratio=0.0, schedule="constant")

@@ -39,7 +39,7 @@ def test_trials_go_on_from_their_last_checkpoint(tmp_path: Path, figures) -> Non
     plan = make_plan(configure(arguments))
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     (tmp_path / "artifacts").mkdir()
-    for folder, executor, chance in ((calm, "local", 0.0), (wild, "ray", 0.5)):
+    for folder, executor, chance in ((calm, "local", 0.0), (wild, "ray", 0.8)):
         (folder / "outputs" / "smoke").mkdir(parents=True)
         (folder / "outputs" / "smoke" / "artifacts").symlink_to(tmp_path / "artifacts")
         environment = stub_environment(real=True, die=chance)

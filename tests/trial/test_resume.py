@@ -338,7 +338,7 @@ def test_too_many_responses_at_once_are_halved_and_nothing_is_trained_again(scra
     with monkeypatch.context() as patch:
         drawn, tried = scarce_sampling(patch, 4), scarce(patch, 8)
         found = run_trial(spec_of(scratch), scratch)
-    assert drawn == [256, 128, 64, 32, 16, 8, 4]
+    assert drawn == [8, 4]
     assert tried == [8] * 8
     assert numbers(found) == numbers(expected)
     assert found.result.notes == {"sample_batch_size": 4}
@@ -403,7 +403,19 @@ def test_stored_responses_that_another_judge_cannot_score_likewise(scratch, monk
     garbage(monkeypatch, score)
     found = rescore(dataclasses.replace(spec_of(scratch), score_key="other"), scratch, before)
     assert (found.result.status, found.result.score_key) == ("diverged", "other")
-    assert (found.result.message, found.responses) == ("the score by judge gold is not finite", ())
+    assert found.result.message == "the score by judge gold is not finite"
+    assert (found.responses, found.judged) == (before.responses, ())
+
+
+def test_what_one_judge_could_not_score_another_may_and_nothing_is_trained(scratch, monkeypatch):
+    before = run_trial(spec_of(scratch), scratch)
+    with monkeypatch.context() as patch:
+        garbage(patch, nan)
+        lost = rescore(dataclasses.replace(spec_of(scratch), score_key="other"), scratch, before)
+    assert lost.wants_only_judges
+    found = rescore(spec_of(scratch), scratch, lost)
+    assert (found.result.status, found.result.notes) == ("finished", before.result.notes)
+    assert (found.result.measures, found.responses) == (before.result.measures, before.responses)
 
 
 @pytest.mark.parametrize("score", [nan, refusing])

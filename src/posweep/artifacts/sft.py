@@ -14,9 +14,9 @@ from posweep.policy.load import save_policy
 from posweep.policy.pretrained import folder_of, open_pretrained
 from posweep.policy.score import collate, sequence_logps
 from posweep.policy.scratch import make_tokenizer, new_policy
-from posweep.policy.train import Losses, PerItem, batches, optimise, steps_of
+from posweep.policy.train import Losses, PerItem, batches, optimise
 from posweep.records import prompt_text
-from posweep.settings import Configuration, HubModel, TrainSettings
+from posweep.settings import Configuration, HubModel, TrainSettings, steps_of
 
 
 def make_sft(configuration: Configuration, data: Preferences, folder: Path, device: str) -> None:

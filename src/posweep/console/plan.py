@@ -20,7 +20,7 @@ from posweep.ledger import Ledger
 from posweep.objectives import OBJECTIVES, hyperparameters
 from posweep.plan import Plan, detectable_difference, largest_batch, make_plan
 from posweep.records import TrialSpec
-from posweep.search import outline
+from posweep.search import outline, stand_ins
 from posweep.settings import Configuration
 
 FEW = 6
@@ -39,13 +39,15 @@ def print_plan(configuration: Configuration) -> None:
     if problems := ownership_problems(folder, plan.name):
         raise ConfigError(problems)
     identity, finished = identity_of(configuration), Ledger(folder).finished(plan)
-    costs = cost_of(configuration, plan, finished, read_probes(folder, configuration, identity))
+    searched = stand_ins(configuration, plan)
+    costs = cost_of(configuration, plan, finished, read_probes(folder, configuration, identity), searched)
     console.print(_table(plan, finished, costs))
-    console.print(_total(configuration, plan, finished, whole(costs)))
+    console.print(_total(configuration, plan, finished, len(searched), whole(costs)))
     batch = largest_batch(plan)
     console.print(f"memory a trial needs: {memory.summary(configuration, batch, len(plan))}")
+    left = len(plan) - len(finished) + len(searched)
     remarks = (
-        *_disk(configuration, len(plan) - len(finished), whole(costs)), *calls(configuration, plan, finished),
+        *_disk(configuration, left, whole(costs)), *calls(configuration, plan, finished),
         *_remarks(configuration, plan), *outline(configuration, plan), *_since(folder, plan, identity),
     )  # fmt: skip
     for remark in remarks:
@@ -84,11 +86,13 @@ def print_keys(configuration: Configuration) -> None:
     console.print(table)
 
 
-def _total(configuration: Configuration, plan: Plan, finished: Finished, cost: Cost) -> str:
+def _total(configuration: Configuration, plan: Plan, finished: Finished, searched: int, cost: Cost) -> str:
     """Trials, time and GPU-hours; the last two are unknown until trials of the same kind have finished or were probed."""
-    workers = memory.trials_at_once(configuration)
+    left = len(plan) - len(finished)
+    workers = memory.trials_at_once(configuration, left + searched)
+    more = f" and {searched} of the search" if searched else ""
     return (
-        f"{len(plan)} trials, {len(finished)} finished, {len(plan) - len(finished)} left · "
+        f"{len(plan)} trials, {len(finished)} finished, {left} left{more} · "
         f"time {duration(cost.seconds and cost.seconds / workers)} with {workers} at a time · "
         f"GPU-hours {_hours(cost.gpu_hours)}"
     )

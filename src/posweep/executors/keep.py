@@ -23,7 +23,8 @@ def keep(work: Work, ledger: Ledger, policy: Policy, result: TrialResult) -> str
     spec, wanted = work.specs[result.key], work.configuration.train.keep
     if wanted == "nothing" or (wanted == "adapters" and not policy.adapted):
         return ""
-    if wanted == "best" and any(_better(one, result, work) for one in _kept(work, ledger, spec)):
+    judged = bool(result.score_key)  # of one that no judge has seen nobody knows; `drop_worse` looks again
+    if wanted == "best" and judged and any(_better(one, result, work) for one in _kept(work, ledger, spec)):
         return ""
     try:
         keep_policy(policy, policy_folder(ledger.folder, result.key))

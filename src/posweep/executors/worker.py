@@ -8,7 +8,7 @@ from typing import Literal
 
 from posweep.artifacts.shared import Shared, prepare, release
 from posweep.artifacts.store import Store
-from posweep.errors import JudgeUnavailable, Stopped, no_room
+from posweep.errors import JudgeUnavailable, Stopped, no_room, without_password
 from posweep.executors.base import Work
 from posweep.executors.keep import drop_worse, keep
 from posweep.folder import asked_to_stop, checkpoint_file, taken_over
@@ -16,7 +16,7 @@ from posweep.ledger import Ledger
 from posweep.mirror import worker_mirror
 from posweep.policy.checkpoint import CheckpointFile, Checkpoints
 from posweep.records import Outcome, TrialFailure, TrialResult, TrialSpec
-from posweep.trial import DIVERGED_BY, out_of_memory, rescore, run_trial
+from posweep.trial import out_of_memory, rescore, run_trial
 
 End = Literal["finished", "diverged", "failed", "stopped", "unwritten"]
 
@@ -72,11 +72,10 @@ class Worker:
     def _outcome(self, spec: TrialSpec, shared: Shared) -> Outcome:
         """Train, unless responses of this very policy lie there and only want other judges."""
         before = self.ledger.outcome(spec.key)
-        if before and before.result.response_key == spec.response_key and not before.result.along:
-            if before.result.status != "diverged":
+        if before and before.result.response_key == spec.response_key and before.wants_only_judges:
+            if before.responses:
                 return rescore(spec, shared, before)
-            if DIVERGED_BY not in before.result.notes:
-                return dataclasses.replace(before, result=dataclasses.replace(before.result, score_key=spec.score_key))
+            return dataclasses.replace(before, result=dataclasses.replace(before.result, score_key=spec.score_key))
         door = Checkpoints(self._checkpoint(spec.key), self.work.configuration.train, self._asked_to_stop)
         outcome = run_trial(spec, shared, keep=self._unjudged, door=door)
         return self._kept(outcome) if outcome.result.status == "finished" else outcome
@@ -107,9 +106,9 @@ class Worker:
         drop_worse(self.work, self.ledger, self.work.specs[outcome.result.key])
 
     def _fail(self, key: str, error: Exception, kind: str) -> None:
-        message = str(error).partition("\n")[0]
+        message = without_password(str(error).partition("\n")[0])
         failure = TrialFailure(key, type(error).__name__, message, str(self.ledger.log(key)), kind)
-        self.ledger.fail(failure, "".join(traceback.format_exception(error)))
+        self.ledger.fail(failure, without_password("".join(traceback.format_exception(error))))
 
     def _checkpoint(self, key: str) -> CheckpointFile:
         return CheckpointFile(checkpoint_file(self.folder, key), key)

@@ -51,7 +51,7 @@ class Door:
     Attributes:
         begun: where the training goes on, until it does.
         about: asked what the one who trains wants to find again.
-        trouble: why a checkpoint could not be written; training goes on without it.
+        trouble: why the last checkpoint could not be written; training goes on without it.
     """
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ class Checkpoints(Door):
         """
         try:
             self.file.write(replace(state, about=self.about()))
-            self._written = True
+            self._written, self.trouble = True, ""
         except (OSError, RuntimeError, MemoryError) as error:
             # torch wraps what the system said into a sentence about its own position in the file
             self.trouble = first_line(error.__context__ if isinstance(error.__context__, OSError) else error)

@@ -105,11 +105,6 @@ def batches(lengths: np.ndarray, batch_size: int, steps: int, *, window: int = 1
     return plan[:steps]
 
 
-def steps_of(items: int, batch_size: int, epochs: float) -> int:
-    """Optimisation steps in `epochs` passes over `items`, at least one."""
-    return max(1, round(epochs * (items // batch_size)))
-
-
 def optimise(
     model: torch.nn.Module,
     plan: Sequence[Batch],

@@ -141,7 +141,7 @@ class MlflowTracker:
             child = self._child(spec, tags_of(result), result.started_at)
             self._log(child, params(spec), [*curves(result), *measures(result)])
             self._put(child, {RESULT: json.dumps(written.pop("result")), ROWS: json.dumps(written)})
-            if outcome.responses:
+            if outcome.judged:
                 self.client.log_table(child.id, table(outcome), TABLE)
             if child.error:
                 self._forget_failure(child)
@@ -221,7 +221,7 @@ class MlflowTracker:
             **vars(header),
             plan=plan,
             results={key: outcome.result for key, outcome in outcomes.items()},
-            responses={key: outcome.responses for key, outcome in outcomes.items()},
+            responses={key: outcome.judged for key, outcome in outcomes.items()},
             opponents=tuple(map(Opponents.from_json, opponents)),
             others=len(runs.keys() - wanted.keys()),
             run_urls={key: self._url(child.id) for key, child in runs.items()},

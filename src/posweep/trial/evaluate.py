@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from posweep.artifacts.shared import Shared
 from posweep.errors import Diverged, JudgeUnavailable, NotFinite, OutOfMemory, PosweepError
-from posweep.records import HeldOutPair, Response, TrialSpec
+from posweep.records import DIVERGED_BY, HeldOutPair, Response, TrialSpec
 from posweep.trial.course import Course
 from posweep.trial.generate import generate
 from posweep.trial.halving import halving, sampling_sentence
@@ -17,8 +17,6 @@ from posweep.trial.measure import Measured, held_out_pairs, measure
 
 DRAWN = "sample_batch_size"
 """The note of how many responses at once did fit."""
-DIVERGED_BY = "diverged_by"
-"""The note of what a judge could not score: other judges may."""
 
 
 class Unjudged(Exception):
@@ -64,7 +62,8 @@ def _drawn(spec: TrialSpec, shared: Shared, course: Course) -> tuple[list[Respon
     def again(size: int) -> None:
         course.notes[DRAWN] = size
 
-    size = course.notes.get(DRAWN, shared.configuration.sample.batch_size)
+    most = max(len(evaluation.prompts) for evaluation in shared.evaluation)
+    size = course.notes.get(DRAWN, min(shared.configuration.sample.batch_size, most))
     return halving(draw, size, again, sampling_sentence(shared.configuration))
 
 

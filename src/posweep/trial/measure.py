@@ -47,7 +47,7 @@ def of_responses(rows: Sequence[Response], evaluation: EvaluationSet) -> dict[st
     Args:
         rows: in prompt order, equally many for each prompt.
     """
-    primary = next(iter(evaluation.scores))
+    primary = next(iter(evaluation.scores), "")  # a probe may have no judge
     count = len(evaluation.prompts)
 
     def by_prompt(values: Iterable[float]) -> np.ndarray:

@@ -10,9 +10,9 @@ from posweep.artifacts.shared import Shared
 from posweep.errors import Diverged, NotFinite
 from posweep.policy.checkpoint import Door
 from posweep.policy.reproducible import threads
-from posweep.records import Outcome, TrialResult, TrialSpec
+from posweep.records import DIVERGED_BY, Outcome, TrialResult, TrialSpec
 from posweep.trial.course import Course, Stopwatch
-from posweep.trial.evaluate import DIVERGED_BY, Unjudged
+from posweep.trial.evaluate import Unjudged
 from posweep.trial.judge import judge
 from posweep.trial.measure import measure
 from posweep.trial.training import settings_of, train
@@ -67,13 +67,15 @@ def rescore(spec: TrialSpec, shared: Shared, before: Outcome) -> Outcome:
             dataclasses.replace(
                 before.result, score_key=spec.score_key, status="diverged", measures={},
                 message=f"the {error.what} is not finite", notes={**before.result.notes, DIVERGED_BY: error.what},
-            )
+            ),
+            before.responses, before.held_out,
         )  # fmt: skip
     spent = before.result.seconds
     seconds = {**spent, **clock.seconds, "total": spent["total"] - spent.get("judge", 0.0) + clock.seconds["judge"]}
     result = dataclasses.replace(
-        before.result, score_key=spec.score_key, measures=measured.measures, seconds=seconds, message=""
-    )
+        before.result, score_key=spec.score_key, status="finished", measures=measured.measures, seconds=seconds,
+        message="", notes={name: note for name, note in before.result.notes.items() if name != DIVERGED_BY},
+    )  # fmt: skip
     return Outcome(result, measured.responses, measured.held_out)
 
 

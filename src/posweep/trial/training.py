@@ -12,9 +12,9 @@ from posweep.artifacts.shared import Shared
 from posweep.policy.checkpoint import Door
 from posweep.policy.load import trained
 from posweep.policy.reproducible import seeded
-from posweep.policy.train import Batch, batches, optimise, reset, steps_of
+from posweep.policy.train import Batch, batches, optimise, reset
 from posweep.records import TrialSpec
-from posweep.settings import TrainSettings
+from posweep.settings import TrainSettings, steps_of
 from posweep.trial.course import Course
 from posweep.trial.evaluate import Unjudged, evaluate
 from posweep.trial.halving import halving, training_sentence
