@@ -58,20 +58,20 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ] && [ -z "$signalled" ]; then
   steps+=($!)
 fi
 
-await() { # a signal ends `wait` early, with a code above that of an interrupted sweep; the next one brings the sweep's own
-  code=0
-  wait "$sweep" || code=$?
-}
 if [ -z "$signalled" ]; then
   "$bin/posweep" "$@" "executor.address=$address" &
   sweep=$!
-  await
-  while [ -n "$signalled" ] && [ "$code" -gt 130 ]; do await; done
+  code=0
+  wait "$sweep" || code=$? # a signal ends this wait before the sweep has ended; another one brings the sweep's own code
+  while kill -0 "$sweep" 2>/dev/null; do
+    code=0
+    wait "$sweep" || code=$?
+  done
 else
   code=130
 fi
 
-if [ -n "$signalled" ] && [ "$code" -eq 130 ]; then
+if [ -n "$signalled" ] && [ "$code" -ge 130 ]; then # 130 by itself; more where a signal ended it before it could answer
   echo "The sweep was interrupted by Slurm; job $SLURM_JOB_ID is queued again and will go on from here."
   scontrol requeue "$SLURM_JOB_ID"
 fi

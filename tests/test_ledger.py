@@ -142,3 +142,9 @@ def test_records_have_a_size(ledger):
     ledger.write(OUTCOME)
     assert ledger.size("k1") == sum(file.stat().st_size for file in ledger.folder.rglob("k1.json"))
     assert ledger.size("k2") == 0
+
+
+def test_a_result_makes_a_failure_good_though_nobody_cleared_it_away(ledger):
+    ledger.write(OUTCOME)
+    ledger.fail(FAILURE, "story")
+    assert ledger.failures([SPEC]) == {}

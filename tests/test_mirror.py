@@ -8,7 +8,7 @@ import pytest
 from posweep import mirror as module
 from posweep.artifacts.store import Store
 from posweep.errors import StorageUnavailable
-from posweep.folder import STOP
+from posweep.folder import STOP, take_over, taken_over
 from posweep.ledger import Ledger
 from posweep.mirror import DriverMirror, NoMirror, WorkerMirror, driver_mirror, own_folder, worker_mirror
 from posweep.records import Outcome, TrialFailure, TrialResult
@@ -127,6 +127,28 @@ def test_the_request_to_stop_reaches_workers_before_and_during_a_trial(worker, d
     driver.go_on()
     with worker.trial("k"):
         assert not (worker.folder / STOP).exists()
+
+
+def test_a_driver_that_was_superseded_does_not_take_the_sweep_back_when_it_ends(
+    worker, driver, tmp_path, storage
+) -> None:
+    (tmp_path / "later").mkdir()
+    later = DriverMirror(tmp_path / "later", storage)
+    first = take_over(driver.folder)
+    driver.take_over()
+    second = take_over(later.folder)
+    later.take_over()
+    driver.go_on()
+    with worker.trial("k"):
+        assert taken_over(worker.folder, first)
+        assert not taken_over(worker.folder, second)
+
+
+def test_failures_of_another_machine_are_known_here(worker, driver, tmp_path, storage) -> None:
+    with worker.trial("k"):
+        Ledger(worker.folder).fail(TrialFailure("k", "OSError", "disk on fire"), "story")
+    driver.gather([spec("k")])
+    assert Ledger(driver.folder).failures([spec("k")])["k"].message == "disk on fire"
 
 
 def test_a_driver_elsewhere_takes_what_is_finished_and_only_that(worker, driver, tmp_path, storage) -> None:

@@ -12,7 +12,7 @@ from posweep.errors import ConfigError, PreflightError, TrackerUnavailable
 from posweep.folder import CONFIG, HEADER, PLAN
 from posweep.ledger import Ledger, write_atomically
 from posweep.plan import Plan
-from posweep.recorder import Recorder
+from posweep.recorder import Recorder, given_up
 from posweep.records import Outcome, SweepHeader, TrialFailure, TrialResult, TrialSpec
 from posweep.sync import sync
 from posweep.trackers import NullTracker
@@ -119,7 +119,7 @@ def test_everything_arrives_and_the_end_comes_last(folder: Path) -> None:
         fail_trial(folder, "c")
         recorder.send("c")
         assert recorder.finish("failed") == ""
-    files = [PLAN, CONFIG]
+    files = [CONFIG]
     assert tracker.arrived == ["a", "b", "failure c: the whole story", f"header and {files}", "failed"]
 
 
@@ -242,11 +242,42 @@ def test_rows_that_cannot_be_read_are_said_and_hold_nothing_up(folder: Path) -> 
     (folder / "responses" / "a.json").write_text("{")
     tracker = Absent()
     with Recorder(tracker, PLANNED, folder) as recorder:
-        assert recorder.finish("finished") == (
-            "the rows of trial a cannot be read: remove ledger/a.json to run it again"
-        )
+        assert recorder.finish("finished") == ""
+    assert given_up(recorder) == [
+        "MLflow lacks trial a: its rows cannot be read; remove ledger/a.json to run it again."
+    ]
     assert "b" in tracker.arrived
     assert tracker.arrived[-1] == "finished"
+
+
+def test_a_mistake_of_ours_is_said_once_and_holds_nothing_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish_trial(folder, "a")
+    finish_trial(folder, "b")
+    tracker, real = Absent(), Absent.write
+
+    def write(self: Absent, spec: TrialSpec, outcome: Outcome) -> None:
+        if spec.key == "a":
+            raise KeyError("gold")
+        real(self, spec, outcome)
+
+    monkeypatch.setattr(Absent, "write", write)
+    with Recorder(tracker, PLANNED, folder) as recorder:
+        assert recorder.finish("finished") == ""
+    assert given_up(recorder) == ["MLflow lacks trial a: KeyError: 'gold'."]
+    assert ("b" in tracker.arrived, tracker.arrived[-1], tracker.opened) == (True, "finished", 1)
+
+
+def test_a_launch_that_was_refused_elsewhere_does_not_look_as_if_it_ran(folder: Path) -> None:
+    """The nodes of a cluster are asked after the tracker was opened."""
+    tracker = Absent()
+
+    def refused(recorder: Recorder) -> None:
+        recorder.held()
+        raise PreflightError("executor.storage: cannot be used on node a")
+
+    with pytest.raises(PreflightError), Recorder(tracker, PLANNED, folder) as recorder:
+        refused(recorder)
+    assert "killed" in tracker.arrived
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from posweep import trials as module
+from posweep.cli import interrupt
 from posweep.errors import NoRoom
 from posweep.executors import Event, Work
 from posweep.folder import STOP, running_keys, take_over, taken_over
@@ -19,8 +19,8 @@ from posweep.mirror import NoMirror
 from posweep.progress import Progress
 from posweep.records import Outcome, TrialFailure, TrialResult
 from posweep.settings import ExecutorSettings
-from posweep.stop import Stop, StopRule, interrupt, on_signals
-from posweep.trials import Trials
+from posweep.stop import Stop, StopRule, on_signals
+from posweep.trials import FULL, Trials
 
 
 class Scripted:
@@ -88,7 +88,7 @@ def test_a_trial_that_is_lost_every_time_fails_with_a_class_of_its_own(sweep):
 
 
 def test_lost_trials_are_no_failures_that_stop_a_sweep(sweep):
-    for key in sweep.keys:
+    for key in sweep.keys[:4]:
         sweep.executor.scripts[key] = ["lost", "lost", "finished"]
     sweep.trials.run(sweep.keys)
     assert sweep.stop.reason == ""
@@ -116,17 +116,13 @@ def test_a_trial_that_stopped_is_left(sweep):
     assert sweep.sent == []
 
 
-def test_a_disk_that_is_full_ends_the_sweep_with_what_it_has(sweep, monkeypatch):
-    def full(folder):
-        return NoRoom(f"output_dir: {folder}", "No space left on device")
-
-    monkeypatch.setattr(module, "no_room_in", full)
+def test_a_disk_that_is_full_ends_the_sweep_with_what_it_has(sweep):
     sweep.executor.scripts[sweep.keys[2]] = ["unwritten"]
-    with pytest.raises(NoRoom, match="takes no more files"):
+    with pytest.raises(NoRoom, match=rf"output_dir: {sweep.folder} takes no more files \({FULL}\)"):
         sweep.trials.run(sweep.keys)
     assert sweep.executor.started == sweep.keys[:3]
     assert sweep.ledger.finished(sweep.plan).keys() == set(sweep.keys[:2])
-    assert sweep.stop.reason == "No space left on device"
+    assert sweep.stop.reason == FULL
     assert running_keys(sweep.folder) == set()
 
 
@@ -269,3 +265,34 @@ def test_trials_of_an_earlier_launch_are_taken_over(tmp_path):
     assert taken_over(tmp_path, first)
     assert not taken_over(tmp_path, second)
     assert not taken_over(tmp_path, "")
+
+
+def test_a_sweep_that_was_taken_over_says_so_and_calls_nothing_lost(sweep):
+    (sweep.folder / "driver").write_text("another")
+    sweep.trials.work = replace(sweep.trials.work, driver="this one")
+    sweep.executor.scripts[sweep.keys[0]] = ["stopped"]
+    sweep.trials.run(sweep.keys)
+    assert sweep.stop.reason == "another posweep has taken it over"
+    assert sweep.executor.started == sweep.keys[:1]
+    assert sweep.ledger.failures(sweep.plan) == {}
+
+
+def test_what_arrives_late_is_told_as_what_it_is(sweep, monkeypatch):
+    """The storage was away when two trials ended, one of them with a failure."""
+    late = sweep.keys[1:3]
+    sweep.executor.scripts[late[1]] = ["failed"]
+    monkeypatch.setattr(NoMirror, "collect", lambda self, key: key not in late)
+    monkeypatch.setattr(NoMirror, "settle", lambda self: late)
+    sweep.trials.run(sweep.keys)
+    assert sorted(sweep.sent) == sorted(sweep.keys)
+    assert +sweep.progress.counts() == {"finished": 5, "failed": 1}
+    assert sweep.trials.rule.failed == 1
+
+
+def test_where_nothing_but_lost_workers_comes_the_sweep_stops(sweep):
+    """Three trials (stop_after_failures) that lose their workers three times (retries + 1) are nine in a row."""
+    sweep.executor.scripts |= {key: ["lost"] for key in sweep.keys}
+    sweep.trials.run(sweep.keys)
+    assert sweep.stop.reason == "9 times in a row a worker was lost"
+    assert sweep.executor.started == [*sweep.keys, *sweep.keys[:3]]
+    assert sweep.ledger.failures(sweep.plan) == {}

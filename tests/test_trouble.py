@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
+from posweep.cli import interrupt
 from posweep.executors import Work
 from posweep.executors.worker import Worker
 from posweep.folder import HEADER, OPPONENTS, folder_of, running_keys
@@ -26,7 +27,6 @@ from posweep.mirror import NoMirror
 from posweep.plan import make_plan
 from posweep.records import Outcome, SweepHeader, TrialResult, TrialSpec
 from posweep.settings import Configuration
-from posweep.stop import interrupt
 from posweep.trackers.mlflow import MlflowTracker
 
 from .test_launch import posweep, tracker_of
@@ -164,7 +164,6 @@ def test_what_another_launch_has_finished_is_not_run_again(told: dict[str, Calla
     assert second.run(spec.key) == "finished"
     told["any"] = burn
     assert second.run(spec.key) == "finished"
-    told["2"] = burn
 
 
 def test_a_tracker_that_goes_away_costs_a_sentence_and_the_next_launch_sends_the_rest(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +23,8 @@ HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "-
 
 def main() -> None:
     """The entry point: one sentence and an exit code for a user's mistake, a traceback only for ours."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)  # a scheduler's SIGTERM is a user's Ctrl-C, from the first moment on
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
@@ -34,6 +38,11 @@ def main() -> None:
             print(line, file=sys.stderr)
         code = error.exit_code
     sys.exit(code)
+
+
+def interrupt(*_: object) -> None:
+    """What SIGTERM does, as Ctrl-C does it."""
+    raise KeyboardInterrupt
 
 
 def run(argv: Sequence[str]) -> int:

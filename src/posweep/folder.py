@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +19,6 @@ from posweep.settings import Configuration
 T = TypeVar("T")
 RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl", "config.yaml", ".lock"
 COMMITS, OPPONENTS, IDENTITY = "commits.json", "opponents.json", "identity.json"
-PROBE = 2**20
-"""Bytes that a folder must take to be taken for one with room."""
 STOP = "stop"
 """While it lies in the sweep's folder, trials write a checkpoint and give up their place: the driver was interrupted."""
 DRIVER = "driver"
@@ -89,19 +87,6 @@ def folder_problems(folder: Path) -> list[str]:
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return []
     return [f"output_dir: {there} is no folder that can be written; set output_dir to one."]
-
-
-def no_room_in(folder: Path) -> NoRoom:
-    """The error for a sweep whose folder, or else that of a worker on another node, takes no more files."""
-    probe = folder / f".room-{os.getpid()}"
-    try:
-        probe.write_bytes(bytes(PROBE))
-        return NoRoom("TMPDIR: the folder of a worker", "No space left on device")
-    except OSError as error:
-        return NoRoom(f"output_dir: {folder}", error.strerror or str(error))
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -34,11 +34,11 @@ from posweep.plan import Plan, make_plan, shared_fingerprints
 from posweep.preflight import commits_so_far, ready
 from posweep.progress import Progress
 from posweep.publish import refresh
-from posweep.recorder import Recorder, unsent
+from posweep.recorder import Recorder, given_up, unsent
 from posweep.records import SweepHeader, TrialFailure, TrialSpec
 from posweep.search import Search, with_searched
 from posweep.settings import Configuration
-from posweep.stop import Stop, interrupt, on_signals
+from posweep.stop import Stop
 from posweep.trackers import open_tracker
 from posweep.trials import Trials
 
@@ -66,21 +66,20 @@ def launch(
     plan, search = _planned(configuration, ledger, train and not failed_only)
     if problems := ownership_problems(folder, name):
         raise PreflightError(problems)
-    wanted = _wanted(plan, ledger, train, failed_only)
     surroundings = (folder_problems(folder), tracker.preflight(), executor.preflight())
     configuration, counts = ready(configuration, plan, list(itertools.chain(*surroundings)))
     mirror = driver_mirror(configuration, folder)
     with (
         needs_room(folder),
         only_driver(folder, name),
-        on_signals(interrupt),
         closing(Stop(mirror)) as stop,
         Recorder(tracker, plan, folder) as recorder,
         _opened(executor, configuration, plan, ledger, say),
     ):
         driver = take_over(folder)  # before anything is read: what workers of another launch write now comes too late
-        mirror.go_on()
+        mirror.take_over()
         mirror.gather(plan)
+        wanted = _wanted(plan, ledger, train, failed_only)
         held = _held(recorder, say)
         damaged = clear_damaged(folder)
         for sentence in (*damaged, *_write_down(folder, plan, composed, configuration)):
@@ -115,7 +114,7 @@ def _wanted(plan: Plan, ledger: Ledger, train: bool, failed_only: bool) -> Calla
     """
     if not failed_only:
         return lambda spec: train or _is_trained(spec, ledger)
-    failed = ledger.failures(plan).keys() - ledger.finished(plan).keys()
+    failed = ledger.failures(plan).keys()
     if not failed:
         raise ConfigError(f"retry: no trial of sweep {plan.name} has failed; leave retry out to run what is left.")
     return lambda spec: spec.key in failed
@@ -166,12 +165,10 @@ def _held(recorder: Recorder, say: Callable[[str], None]) -> Mapping[str, str]:
 def _plan_minus_finished(
     plan: Iterable[TrialSpec], ledger: Ledger, held: Mapping[str, str], recorder: Recorder
 ) -> list[str]:
-    """What remains to run: results only one of ledger and tracker has are copied to the other first."""
+    """What remains to run: results that only the tracker has are copied first. (The recorder sees to the others.)"""
     finished = set(ledger.finished(plan))
     for spec in plan:
-        if spec.key in finished and held.get(spec.key) != spec.score_key:
-            recorder.send(spec.key)
-        elif spec.key not in finished and held.get(spec.key) == spec.score_key and (found := recorder.fetch(spec.key)):
+        if spec.key not in finished and held.get(spec.key) == spec.score_key and (found := recorder.fetch(spec.key)):
             ledger.write(found)
             finished.add(spec.key)
     return [spec.key for spec in plan if spec.key not in finished]
@@ -225,13 +222,15 @@ def _finish(configuration: Configuration, recorder: Recorder, status: str, say: 
     """What the tracker lacks is sent, and the report written; a tracker that is away costs a sentence."""
     _note_counters(configuration, recorder.folder)
     trouble = recorder.finish(status)
-    if trouble:
-        say(unsent(configuration, recorder, trouble))
+    for sentence in (*given_up(recorder), *([unsent(configuration, recorder, trouble)] if trouble else [])):
+        say(sentence)
     refresh(configuration, recorder.ledger.finished(recorder.plan), None if trouble else recorder.tracker)
 
 
 def _raise_failures(name: str, failures: Mapping[str, TrialFailure], trials: int, stopped: str) -> None:
     """TrialsFailed, if any did; `stopped`: why the sweep stopped before its end."""
+    if not failures and stopped:
+        raise TrialsFailed(f"The sweep stopped: {stopped}. Everything finished is kept; posweep sweep={name} goes on.")
     if not failures:
         return
     first = next(iter(failures.values()))

@@ -88,8 +88,11 @@ class Ledger:
 
     def failures(self, plan: Iterable[TrialSpec]) -> dict[str, TrialFailure]:
         """Failures of the plan's trials that no later result made good, by key."""
-        found = ((spec.key, self._failed(spec.key)) for spec in plan)
-        return {key: failure for key, failure in found if failure}
+        found = [(spec, failure) for spec in plan if (failure := self._failed(spec.key))]
+        made_good = self.finished(
+            spec for spec, _ in found
+        )  # a worker was killed in between, or another machine did it
+        return {spec.key: failure for spec, failure in found if spec.key not in made_good}
 
     def _failed(self, key: str) -> TrialFailure | None:
         try:

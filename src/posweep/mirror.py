@@ -59,14 +59,19 @@ class NoMirror:
     def prepare(self, keys: Iterable[str]) -> None:
         """The driver gives what trials to come can use, and takes their failures away."""
 
-    def collect(self, key: str) -> None:
-        """The driver takes what an ended trial left."""
+    def collect(self, key: str) -> bool:
+        """The driver takes what an ended trial left; whether it could."""
+        return True
 
-    def settle(self) -> None:
-        """The driver takes what it could not take before; StorageUnavailable where it still cannot."""
+    def settle(self) -> list[str]:
+        """The driver takes what it could not take before: the keys. StorageUnavailable where it still cannot."""
+        return []
 
     def ask_to_stop(self) -> None:
         """Every worker is to write a checkpoint and give up its place."""
+
+    def take_over(self) -> None:
+        """From now on the trials of this driver count, and those of workers of earlier ones do not."""
 
     def go_on(self) -> None:
         """Nobody is asked to stop."""
@@ -154,7 +159,7 @@ class WorkerMirror(Mirror):
     def _hand_over(self, key: str) -> None:
         """The result comes last, for its presence means finished; only then are copies of this node removed.
 
-        A trial that gave up its place takes nothing away: it may run elsewhere by now.
+        A trial that gave up its place takes nothing away, here neither: it may run elsewhere by now, or beside this one.
         """
         kept, left = (*_policy_and_rows(key), _result(key)), (*_failure(key), _checkpoint(key))
         finished = (self.folder / _result(key)).is_file()
@@ -164,7 +169,7 @@ class WorkerMirror(Mirror):
         for name in left:
             if finished and not (self.folder / name).exists():
                 self.storage.remove(name)
-        for name in (*kept, *left):
+        for name in (*kept, *left) if finished else ():
             _remove(self.folder / name)
 
 
@@ -179,6 +184,9 @@ class DriverMirror(Mirror):
         """Policies and rows before results, as ever: what breaks off is found again by the next launch."""
         there, ledger = self.storage.names("ledger"), Ledger(self.folder)
         lacking = [spec.key for spec in plan if f"{spec.key}.json" in there and not _holds(ledger, spec)]
+        failed = self.storage.names("logs")
+        for key in [spec.key for spec in plan if f"{spec.key}.json" in failed and f"{spec.key}.json" not in there]:
+            self._collect_failure(key)
         policies = self.storage.names("policies").intersection(lacking) if lacking else ()
         for key in policies:
             self.storage.pull_folder(f"policies/{key}", self.folder / "policies" / key)
@@ -198,26 +206,34 @@ class DriverMirror(Mirror):
                 if Path(name).name in logs:
                     self.storage.remove(name)
 
-    def collect(self, key: str) -> None:
+    def collect(self, key: str) -> bool:
         """A storage that is away now is asked again when the trials have ended."""
         try:
             self._collect(key)
             self._late.discard(key)
         except StorageUnavailable:
             self._late.add(key)
+        return key not in self._late
 
-    def settle(self) -> None:
+    def settle(self) -> list[str]:
         """What was late; and a policy that was not kept here in the end is not kept there."""
-        for key in sorted(self._late):
+        late = sorted(self._late)
+        for key in late:
             self._collect(key)
         self._late.clear()
         for key in self.storage.names("policies"):
             if (self.folder / _result(key)).is_file() and not (self.folder / "policies" / key).is_dir():
                 self.storage.remove(f"policies/{key}")
+        return late
 
     def _collect(self, key: str) -> None:
         self.storage.pull_folder(f"policies/{key}", self.folder / "policies" / key)
-        for name in (_rows(key), _result(key), *_failure(key)):
+        for name in (_rows(key), _result(key)):
+            self.storage.pull(name, self.folder / name)
+        self._collect_failure(key)
+
+    def _collect_failure(self, key: str) -> None:
+        for name in _failure(key):
             self.storage.pull(name, self.folder / name)
         _at_home(self.folder, key)
 
@@ -225,9 +241,12 @@ class DriverMirror(Mirror):
         """In the storage, where workers look for it."""
         self.storage.write(STOP, b"")
 
-    def go_on(self) -> None:
-        """Of an earlier driver that was killed, too; trials of its workers are taken over."""
+    def take_over(self) -> None:
+        """Its name goes where all workers look."""
         self._push(DRIVER)
+
+    def go_on(self) -> None:
+        """Nor by an earlier driver that was killed."""
         self.storage.remove(STOP)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
 from posweep.errors import PreflightError, TrackerUnavailable, TrialsFailed, first_line
-from posweep.folder import CONFIG, HEADER, OPPONENTS, PLAN, read_header
+from posweep.folder import CONFIG, HEADER, OPPONENTS, read_header
 from posweep.ledger import Ledger
 from posweep.plan import Plan
 from posweep.records import Outcome, TrialSpec
@@ -32,12 +33,17 @@ OPEN, SWEEP, END = "open", "sweep", "end"
 """In line among the keys: to find out what is held, what belongs to the sweep as a whole, and that it is over."""
 
 
+class Unsendable(Exception):
+    """A trial that no attempt will send; it says why."""
+
+
 class Recorder:
     """Sends what the ledger holds to the tracker.
 
     Attributes:
         trouble: why the last attempt did not succeed; empty if it did.
         sent: keys of the results, and of the failures, that arrived.
+        given_up: what no attempt will send, and why: a mistake of ours, or rows that cannot be read.
     """
 
     def __init__(self, tracker: Tracker, plan: Plan, folder: Path):
@@ -47,7 +53,8 @@ class Recorder:
         self._specs = {spec.key: spec for spec in plan}
         self._held: dict[str, str] | None = None
         self._refusal: PreflightError | None = None
-        self._unreadable, self._status = "", ""
+        self.given_up: dict[str, str] = {}
+        self._status = ""
         self._line: dict[str, None] = {OPEN: None}
         self._busy, self._again, self._stopped, self._hurry = "", True, False, False
         self._pause, self._not_before, self._moved, self._away_since = 0.0, 0.0, 0.0, 0.0
@@ -59,7 +66,7 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is not None and not isinstance(error, PreflightError) and not self._status:
+        if error is not None and not self._refusal and not self._status:
             self.finish("failed" if isinstance(error, TrialsFailed) else "killed", hurry=True)
         with self._change:
             self._stopped = True
@@ -96,9 +103,13 @@ class Recorder:
 
     def extend(self, plan: Plan) -> None:
         """The plan has grown: its trials may be sent from now on, and the folder's new plan is."""
-        self.plan = plan
-        self._specs.update({spec.key: spec for spec in plan})
-        self.send(SWEEP)
+        added = [spec for spec in plan if spec.key not in self._specs]
+        self.plan, self._again = plan, True  # the tracker is opened with it
+        self._specs.update({spec.key: spec for spec in added})
+        self.send(OPEN)
+        if self._held is not None:
+            for key in self._lacking(added, self._held, {}):
+                self.send(key)
 
     def send(self, key: str) -> None:
         """Send what the ledger holds of a trial: its result, or its failure."""
@@ -128,12 +139,12 @@ class Recorder:
                 if left <= 0:
                     return self.trouble or "no answer in time"
                 self._change.wait(left)
-        return self._unreadable
+        return ""
 
     def left(self) -> int:
         """Trials that did not arrive; all that the ledger knows of, if the tracker has not said what it holds."""
         if self._held is None:
-            return len(self._lacking({}, {}))
+            return len(self._lacking(self.plan, {}, {}))
         with self._change:
             return len((self._line.keys() | {self._busy}) & self._specs.keys())
 
@@ -146,10 +157,17 @@ class Recorder:
                     self._open()
                 self._send(item)
                 self._after(item, "")
-            except Exception as error:  # a tracker that is away must not stop the sweep
-                if self._held is None and isinstance(error, PreflightError):
+            except (TrackerUnavailable, OSError) as error:  # a tracker that is away must not stop the sweep
+                self._after(item, first_line(error))
+            except PreflightError as error:
+                if self._held is None:
                     self._refusal = error
                 self._after(item, first_line(error))
+            except Exception as error:  # nor must a mistake of ours; but what failed so fails again
+                self.given_up[item] = (
+                    str(error) if isinstance(error, Unsendable) else f"{type(error).__name__}: {first_line(error)}"
+                )
+                self._after(item, "")
 
     def _next(self) -> str:
         """The next in line when its time has come, the end after all others or before them; empty when there is none."""
@@ -184,15 +202,16 @@ class Recorder:
             with self._change:
                 self._held = held
                 self._change.notify_all()
-            for key in self._lacking(held, failed):
+            for key in self._lacking(self.plan, held, failed):
                 self.send(key)
 
-    def _lacking(self, held: dict[str, str], failed: dict[str, str]) -> list[str]:
+    def _lacking(self, plan: Iterable[TrialSpec], held: dict[str, str], failed: dict[str, str]) -> list[str]:
         """What the ledger holds and the tracker does not: a driver died before it was sent, or nobody answered."""
-        results, failures = self.ledger.finished(self.plan), self.ledger.failures(self.plan)
+        specs = list(plan)
+        results, failures = self.ledger.finished(specs), self.ledger.failures(specs)
         return [
             *(key for key, result in results.items() if held.get(key) != result.score_key),
-            *(key for key, failure in failures.items() if key not in results and failed.get(key) != failure.said),
+            *(key for key, failure in failures.items() if failed.get(key) != failure.said),
         ]
 
     def _send(self, item: str) -> None:
@@ -205,21 +224,18 @@ class Recorder:
 
     def _describe(self) -> None:
         if (self.folder / HEADER).is_file():
-            files = [self.folder / name for name in (PLAN, CONFIG, OPPONENTS)]
+            files = [self.folder / name for name in (CONFIG, OPPONENTS)]
             self.tracker.describe(read_header(self.folder), [file for file in files if file.is_file()])
 
     def _send_trial(self, spec: TrialSpec) -> None:
         """The result, if it is one under the plan's judges; else the failure, if it has not been made good since."""
-        result, failure = self.ledger.finished([spec]).get(spec.key), self.ledger.failures([spec]).get(spec.key)
-        outcome = self.ledger.outcome(spec.key) if result else None
-        if outcome:
+        outcome = self.ledger.outcome(spec.key)
+        if outcome and outcome.result.score_key == spec.score_key:
             self.tracker.write(spec, outcome)
             self.sent["results"].add(spec.key)
-        elif result:
-            self._unreadable = (
-                f"the rows of trial {spec.key} cannot be read: remove ledger/{spec.key}.json to run it again"
-            )
-        elif failure:
+        elif self.ledger.finished([spec]):
+            raise Unsendable(f"its rows cannot be read; remove ledger/{spec.key}.json to run it again")
+        elif failure := self.ledger.failures([spec]).get(spec.key):
             self.tracker.fail(spec, failure, _story(self.ledger.log(spec.key)))
             self.sent["failures"].add(spec.key)
 
@@ -230,6 +246,15 @@ def _story(log: Path) -> str:
         return log.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def given_up(recorder: Recorder) -> list[str]:
+    """What MLflow lacks for good, a sentence each."""
+    trials = {spec.key for spec in recorder.plan}
+    return [
+        f"MLflow lacks {f'trial {item}' if item in trials else 'what belongs to the sweep as a whole'}: {why}."
+        for item, why in recorder.given_up.items()
+    ]
 
 
 def unsent(configuration: Configuration, recorder: Recorder, trouble: str) -> str:

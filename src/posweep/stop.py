@@ -99,16 +99,28 @@ class Stop:
 
 
 class StopRule:
-    """When failures say that the next trial will fail too; trials whose worker was lost are no failures."""
+    """When failures say that the next trial will fail too.
+
+    Trials whose worker was lost are no failures, unless nothing else happens any more.
+    """
 
     def __init__(self, settings: ExecutorSettings):
         self.settings = settings
-        self.ended = self.failed = self.in_a_row = 0
+        self.ended = self.failed = self.in_a_row = self.lost = 0
+
+    @property
+    def most_lost(self) -> int:
+        """As many as `stop_after_failures` trials lose, each as often as `retries` allows."""
+        return self.settings.stop_after_failures * (self.settings.retries + 1)
 
     def count(self, kind: str) -> str:
         """Take a trial's end; the reason to stop, empty while there is none."""
+        if kind == "lost":
+            self.lost += 1
+            return f"{self.lost} times in a row a worker was lost" if self.lost >= self.most_lost else ""
         if kind not in ("finished", "diverged", "failed"):
             return ""
+        self.lost = 0
         self.ended += 1
         self.failed += kind == "failed"
         self.in_a_row = self.in_a_row + 1 if kind == "failed" else 0
@@ -139,8 +151,3 @@ def on_signals(handler: Callable[..., None]) -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
-
-
-def interrupt(*_: object) -> None:
-    """A scheduler's SIGTERM is a user's Ctrl-C."""
-    raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from posweep.folder import PLAN, folder_of, only_driver
 from posweep.identity import ownership_problems, read_plan
 from posweep.ledger import Ledger
 from posweep.plan import Plan
-from posweep.recorder import Recorder, unsent
+from posweep.recorder import Recorder, given_up, unsent
 from posweep.settings import Configuration
 from posweep.trackers import Tracker, open_tracker, sync_command
 
@@ -35,7 +35,8 @@ def sync(configuration: Configuration, say: Callable[[str], None] = print) -> No
         if held is None or trouble:
             raise TrackerUnavailable(unsent(configuration, recorder, trouble))
         _attach(configuration, tracker, folder / "report")
-    say(_sent(recorder, held, plan))
+    for sentence in (*given_up(recorder), _sent(recorder, held, plan)):
+        say(sentence)
 
 
 def _plan(configuration: Configuration) -> Plan:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from posweep.errors import NoRoom
 from posweep.executors import Event, Executor, Work
-from posweep.folder import RUNNING, no_room_in, note_running
+from posweep.folder import RUNNING, note_running, taken_over
 from posweep.ledger import Ledger
 from posweep.mirror import NoMirror
 from posweep.progress import Progress
@@ -15,6 +16,7 @@ from posweep.recorder import Recorder
 from posweep.records import TrialFailure, TrialSpec
 from posweep.stop import Stop, StopRule
 
+FULL = "its disk is full or read-only"
 LONGEST = 60.0
 """Seconds to wait at most before lost trials start again; doubled from 1."""
 
@@ -61,7 +63,8 @@ class Trials:
         """Run the trials once; those that have neither result nor failure."""
         self.mirror.prepare(keys)
         self.executor.run(self.work, keys, self._listen)
-        self.mirror.settle()
+        for key in self.mirror.settle():
+            self._tell(Event("finished", key))
         specs = [self.work.specs[key] for key in keys]
         ended = self.ledger.finished(specs).keys() | self.ledger.failures(specs).keys()
         return [key for key in keys if key not in ended]
@@ -69,16 +72,22 @@ class Trials:
     def _listen(self, event: Event) -> None:
         """Hand on what became of a trial; the ledger has it already."""
         if event.kind == "unwritten":
-            error = no_room_in(self.work.folder)
-            self.stop.ask(error.reason)  # whatever the trials that run come to could not be written either
-            raise error
+            self.stop.ask(FULL)  # whatever the trials that run come to could not be written either
+            elsewhere = self.work.configuration.executor.storage
+            raise NoRoom("TMPDIR: the folder of a worker" if elsewhere else f"output_dir: {self.work.folder}", FULL)
         if event.kind == "started":
             self.ledger.forget_failure(event.key)  # not before: a launch that is killed keeps what it did not retry
-        else:
-            self._collect(event.key)
-        if event.kind == "failed" and not self.ledger.failures([self.work.specs[event.key]]):
-            event = Event("lost", event.key)
+        elif not self.mirror.collect(event.key):
+            return  # its files are late, and with them what became of it
+        if event.kind == "stopped" and taken_over(self.work.folder, self.work.driver):
+            self.stop.ask("another posweep has taken it over")
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """What became of a trial, to policies, display, tracker and stop rule."""
+        event = self._as_recorded(event)
         result = self.ledger.result(event.key) if event.kind in ("finished", "diverged") else None
+        self._prune(event)
         self.progress.event(event, result)
         with suppress(OSError):  # a note for posweep status; a disk that is full says so elsewhere
             note_running(self.work.folder, self.progress.running())
@@ -87,14 +96,22 @@ class Trials:
         if reason := self.rule.count(event.kind):
             self.stop.ask(reason)
 
-    def _collect(self, key: str) -> None:
-        """Take what a trial left in the storage; only here do the policies of all nodes meet."""
-        self.mirror.collect(key)
+    def _as_recorded(self, event: Event) -> Event:
+        """How a trial ended, as the ledger has it: executors know less, and may have it from hearsay."""
+        if event.kind not in ("finished", "diverged", "failed"):
+            return event
+        spec = self.work.specs[event.key]
+        if result := self.ledger.finished([spec]).get(event.key):
+            return Event("diverged" if result.status == "diverged" else "finished", event.key)
+        return Event("failed" if self.ledger.failures([spec]) else "lost", event.key)
+
+    def _prune(self, event: Event) -> None:
+        """Where workers share a storage, only here do the policies of all nodes meet."""
         executor, keep = self.work.configuration.executor, self.work.configuration.train.keep
-        if executor.storage and keep == "best":
+        if executor.storage and keep == "best" and event.kind == "finished":
             from posweep.executors.keep import drop_worse
 
-            drop_worse(self.work, self.ledger, self.work.specs[key])
+            drop_worse(self.work, self.ledger, self.work.specs[event.key])
 
     def _wait(self, lost: int, attempt: int, retries: int) -> None:
         """Before lost trials start again: a node that went away may need a moment to come back."""

@@ -69,6 +69,15 @@ def test_a_signal_before_the_sweep_began_queues_the_job_again_too(folder):
     assert job.called("scontrol")[-1] == ["requeue", "4321"]
 
 
+def test_a_sweep_that_died_of_the_signal_is_queued_again_too(folder):
+    """It came before posweep could answer it."""
+    job = Submission(folder, "sweep=demo", SECONDS_LONG="30", DEAF="1")
+    job.wait_for("posweep")
+    job.terminate()
+    assert job.end()[0] == 143
+    assert job.called("scontrol")[-1] == ["requeue", "4321"]
+
+
 @pytest.mark.parametrize("code", [1, 2, 3, 130])
 def test_a_sweep_that_ends_by_itself_is_not_queued_again(folder, code):
     job = Submission(folder, "sweep=demo", CODE=str(code))

@@ -51,7 +51,7 @@ def test_a_full_disk_stops_the_sweep_with_a_sentence_and_costs_nothing_that_was_
     code, _, err = ran(tmp_path, *arguments, environment=environment)
     before = results(small_disk)
     assert "Traceback" not in err
-    assert f"output_dir: {small_disk / 'smoke'} takes no more files (No space left on device)" in err
+    assert f"output_dir: {small_disk / 'smoke'} takes no more files (" in err
     assert code == 3
     assert 0 < len(before) < 200
     assert all(json.loads(content)["status"] == "finished" for content in before.values())

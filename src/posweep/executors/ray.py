@@ -118,9 +118,11 @@ class RayExecutor:
             return
         say(f"waiting up to {minutes:g} minutes for nodes that satisfy {', '.join(lacking)} …")
         _demand([{"CPU": asked.cpu, "GPU": asked.gpu} for asked in lacking.values()])
-        while unsatisfiable(self.settings, _resources()) and time.monotonic() < until:
-            time.sleep(1)
-        _demand([])
+        try:
+            while unsatisfiable(self.settings, _resources()) and time.monotonic() < until:
+                time.sleep(1)
+        finally:
+            _demand([])  # a demand outlives us, and what it brings costs money
 
     def _fit(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         from ray import tune

@@ -350,8 +350,14 @@ class MlflowTracker:
         """A text beside a run, by the address that the run carries."""
         if here := _local(artifacts):
             return Path(here, name).read_text()
+        place = _artifacts_at(artifacts, self.uri)
         with tempfile.TemporaryDirectory() as folder:
-            return Path(_artifacts_at(artifacts, self.uri).download_artifacts(name, folder)).read_text()
+            try:
+                return Path(place.download_artifacts(name, folder)).read_text()
+            except Exception:
+                if name not in {Path(file.path).name for file in place.list_artifacts()}:
+                    raise FileNotFoundError(name) from None  # the server answers: the file is gone, and not the server
+                raise
 
     def _url(self, run_id: str) -> str:
         base = self.uri if self.uri.startswith("http") else "http://127.0.0.1:5000"
