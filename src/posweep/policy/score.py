@@ -1,4 +1,4 @@
-"""log π(y|x) and KL(π‖π_ref): what a policy thinks of responses that are given."""
+"""log π(y|x): what a policy thinks of responses that are given."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def score_tokens(
 ) -> Tensor:
     """log π(y_t|x, y<t) of every response token of any number of sequences, in their order; nats, on the CPU."""
     parts: list[Tensor] = [torch.empty(0)] * len(prompts)
-    for rows in _batches(policy, prompts, responses, batch_size):
+    for rows in batches_of(policy, prompts, responses, batch_size):
         batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
         with torch.inference_mode():
             scores = token_logps(response_logits(policy, batch), batch).cpu()
@@ -102,38 +102,17 @@ def score_all(
 ) -> Tensor:
     """log π(y|x) of any number of sequences, in batches of similar length; nats, (sequences,), on the CPU."""
     scores = torch.empty(len(prompts))
-    for rows in _batches(policy, prompts, responses, batch_size):
+    for rows in batches_of(policy, prompts, responses, batch_size):
         batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
         with torch.inference_mode():
             scores[rows] = sequence_logps(policy, batch).cpu()
     return scores
 
 
-def kl_all(
-    policy: Policy,
-    reference: Policy,
-    prompts: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[int]],
-    batch_size: int = SCORED,
-) -> Tensor:
-    """Σ_t KL(π(·|x,y<t) ‖ π_ref(·|x,y<t)) along each response, exact over the vocabulary; nats, (sequences,)."""
-    sums = torch.empty(len(prompts))
-    for rows in _batches(policy, prompts, responses, batch_size):
-        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
-        with torch.inference_mode():
-            sums[rows] = sum_by_sequence(_token_kl(policy, reference, batch), batch).cpu()
-    return sums
-
-
-def _token_kl(policy: Policy, reference: Policy, batch: TokenBatch) -> Tensor:
-    log_p = response_logits(policy, batch).log_softmax(-1)
-    log_q = response_logits(reference, batch).log_softmax(-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-
-def _batches(
+def batches_of(
     policy: Policy, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], batch_size: int
 ) -> list[list[int]]:
+    """Indices of the sequences that are scored at once."""
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
     return similar_length(lengths, batch_size, [len(response) * policy.vocabulary for response in responses])
 

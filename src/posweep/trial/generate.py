@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from posweep.artifacts.shared import EvaluationSet, Shared
+from posweep.policy.divergence import kl_all
 from posweep.policy.reproducible import stream
 from posweep.policy.sample import Sampled, sample
-from posweep.policy.score import SCORED, kl_all
+from posweep.policy.score import SCORED
 from posweep.records import Response, TrialSpec, prompt_text
 
 Stage = Callable[[str], AbstractContextManager[None]]
