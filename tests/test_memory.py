@@ -26,7 +26,7 @@ from transformers import (
 
 from posweep import memory, size
 from posweep.config import configure
-from posweep.policy import sample, score
+from posweep.policy import divergence, sample, score
 from posweep.policy.scratch import new_policy
 from posweep.settings import (
     BradleyTerrySettings,
@@ -312,9 +312,9 @@ def test_bytes_per_logit(monkeypatch):
     with Live([logits]) as training:
         score.token_logps(logits, batch).sum().backward()
     assert training.peak == pytest.approx(12 * rows * vocabulary, rel=0.02)
-    monkeypatch.setattr(score, "response_logits", lambda *_: torch.randn(rows, vocabulary))
+    monkeypatch.setattr(divergence, "response_logits", lambda *_: torch.randn(rows, vocabulary))
     with Live() as comparing:
-        score._token_kl(None, None, batch)
+        divergence._token_kl(None, None, batch)
     assert comparing.peak == pytest.approx(20 * rows * vocabulary, rel=0.02)
     for top_p in (1.0, 0.9):
         with Live() as drawing:
@@ -325,7 +325,7 @@ def test_bytes_per_logit(monkeypatch):
 def test_what_is_scored_at_once_is_what_the_scorers_take():
     assert memory.LOGITS == score.LOGITS
     assert memory.HELD_OUT_PAIRS == measure.HELD_OUT_PAIRS
-    assert inspect.signature(score.kl_all).parameters["batch_size"].default == memory.SCORED
+    assert inspect.signature(divergence.kl_all).parameters["batch_size"].default == memory.SCORED
 
 
 # --- what a trial takes, reckoned
