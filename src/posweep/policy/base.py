@@ -25,12 +25,14 @@ class Policy:
     Attributes:
         autocast: what matrix products are computed in, where that is not the weights' own type.
         adapter: whether LoRA's adapters count, where the model has any; without them it is the model they started from.
+        packs: whether it takes sequences without padding (`policy/packed.py`).
     """
 
     model: Any
     texts: Texts
     autocast: torch.dtype | None = None
     adapter: bool = True
+    packs: bool = False
 
     @property
     def tokenizer(self) -> Any:
@@ -62,7 +64,13 @@ class Policy:
         return replace(self, adapter=False)
 
     def run(self, wanted: Callable[[Tensor], Tensor], **inputs: Any) -> Any:
-        """The model's own forward pass, with the hidden states projected onto the vocabulary only where `wanted` says.
+        """The model's own forward pass, with the hidden states projected onto the vocabulary only where `wanted` says."""
+        with self.opened(wanted) as model:
+            return model(**inputs)
+
+    @contextmanager
+    def opened(self, wanted: Callable[[Tensor], Tensor]) -> Iterator[Any]:
+        """The model, ready for any number of forward passes of that kind, all under the same weights.
 
         The projection is narrowed at its door, so that whatever an architecture does around it (scaling, capping) is done.
         """
@@ -73,7 +81,7 @@ class Policy:
             stack.enter_context(self.products())
             if self.adapted and not self.adapter:
                 stack.enter_context(self.model.disable_adapter())
-            return self.model(**inputs)
+            yield self.model
 
     def products(self) -> AbstractContextManager[Any]:
         """Matrix products inside are taken in the policy's own type.
