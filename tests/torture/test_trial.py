@@ -28,7 +28,7 @@ from posweep.plan import make_plan
 from posweep.policy import train
 
 steps = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-real = train._Run.step
+real = train.Training.step
 
 def step(self, *given):
     real(self, *given)
@@ -38,7 +38,7 @@ configuration = configure(sys.argv[2:])
 plan = make_plan(configuration)
 worker = Worker(Work(configuration, folder_of(configuration), {spec.key: spec for spec in plan}))
 assert worker.shared  # which trains the SFT model, in the same loop
-train._Run.step = step
+train.Training.step = step
 print(worker.run(plan.trials[0].key))
 """
 """A worker in a process of its own, which notes each step that is done."""

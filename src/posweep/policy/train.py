@@ -1,9 +1,15 @@
-"""The one optimisation loop. SFT, judges and every method run through it; only the loss differs."""
+"""The one optimisation loop. SFT, judges and every method run through it; only the loss differs.
+
+Several trainings that see the same batches may share their forward and backward passes; one is a cohort of one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -11,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import get_scheduler
 
-from posweep.errors import ConfigError, Diverged
+from posweep.errors import ConfigError, Diverged, Stopped
 from posweep.policy.checkpoint import Door, State
 from posweep.policy.reproducible import stream
 from posweep.settings import TrainSettings
@@ -105,6 +111,10 @@ def batches(lengths: np.ndarray, batch_size: int, steps: int, *, window: int = 1
     return plan[:steps]
 
 
+Curves = dict[str, list[list[float]]]
+"""What was charted: [[step, value], …] by name."""
+
+
 def optimise(
     model: torch.nn.Module,
     plan: Sequence[Batch],
@@ -112,7 +122,7 @@ def optimise(
     settings: TrainSettings,
     at: Mapping[int, Callable[[], None]] | None = None,
     door: Door | None = None,
-) -> dict[str, list[list[float]]]:
+) -> Curves:
     """Minimise the mean loss of each batch with AdamW, clipping and a schedule; returns curves as [[step, value], …].
 
     Args:
@@ -125,31 +135,117 @@ def optimise(
         Diverged: a loss or gradient norm stopped being finite.
         Stopped: the door was used.
     """
-    run, at, door = _Run(model, settings, len(plan)), at or {}, door or Door()
-    if begun := door.enter():
-        run.enter(begun)
-        del begun  # as large as the weights and the optimizer together
-    if run.done in at:  # it was interrupted while this was done
-        at[run.done]()
-    for batch in plan[run.done :]:
-        run.step(batch, loss)
-        step, looks = run.done, run.done in at
-        leaves = door.due(step, looks)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    training = Training(weights, loss, settings, len(plan), door)
+    optimise_all([training], plan, at or {})
+    if training.end:
+        raise training.end
+    return training.curves()
+
+
+class Passes(Protocol):
+    """How trainings share forward and backward passes: `policy.stack.Stack`, or `Alone`."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What all losses ask of their models inside is computed at once."""
+        ...
+
+    def share_gradients(self) -> None:
+        """Give each training the gradient of its own weights."""
+        ...
+
+    def forget_gradients(self) -> None:
+        """Nothing is left of a step."""
+        ...
+
+
+class Alone:
+    """One training, which shares nothing."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """There is no other."""
+        return nullcontext()
+
+    def share_gradients(self) -> None:
+        """They are its own."""
+
+    def forget_gradients(self) -> None:
+        """Its optimizer did."""
+
+
+def optimise_all(
+    trainings: Sequence[Training],
+    plan: Sequence[Batch],
+    at: Mapping[int, Callable[[], None]],
+    passes: Passes | None = None,
+) -> None:
+    """Take the steps of trainings that see the same batches and stand at the same step, each by its own settings.
+
+    One that diverges, or whose door says so, ends (`Training.end`), and so may whoever is called `at` a step end some; the
+    others go on. When one is asked to stop, all are.
+
+    Args:
+        passes: how they share a pass; needed where they are several.
+    """
+    passes = passes or Alone()
+    for training in trainings:
+        training.enter()
+    done = trainings[0].done
+    if done in at:  # they were interrupted while this was done
+        at[done]()
+    for batch in plan[done:]:
+        if not (going := _going(trainings)):
+            return
+        _step(batch, going, passes)
+        step, looks = going[0].done, going[0].done in at
+        leaves = any(training.door.due(step, looks) for training in going)
         if step % CHECK_EVERY == 0 or step == len(plan) or looks or leaves:
-            _check_finite(run.history, step)
+            for training in going:
+                training.check()
         if leaves:
-            door.leave(run.state())
-        if looks:
+            _leave(_going(trainings))
+        if looks and _going(trainings):
             at[step]()
-    return _curves(run.history, run.rates, settings.max_grad_norm)
 
 
-class _Run:
-    """A training between two steps."""
+def _going(trainings: Sequence[Training]) -> list[Training]:
+    return [training for training in trainings if training.end is None]
 
-    def __init__(self, model: torch.nn.Module, settings: TrainSettings, steps: int):
-        self.settings = settings
-        self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+def _step(batch: Batch, trainings: Sequence[Training], passes: Passes) -> None:
+    """One optimisation step of each."""
+    passes.forget_gradients()
+    micro = trainings[0].settings.micro_batch_size or len(batch)
+    charts = _accumulate(batch, [training.loss for training in trainings], micro, passes)
+    passes.share_gradients()
+    for training, charted in zip(trainings, charts, strict=True):
+        training.step(charted)
+
+
+def _leave(trainings: Sequence[Training]) -> None:
+    """Each leaves its state, whichever was due, so that they may go on together."""
+    stopped = None
+    for training in trainings:
+        try:
+            training.door.leave(training.state())
+        except Stopped as error:
+            stopped = error
+    for training in trainings if stopped else ():
+        training.end = stopped
+
+
+class Training:
+    """A training between two steps.
+
+    Attributes:
+        end: why it ended before its last step; None while it has not.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, Tensor], loss: Loss, settings: TrainSettings, steps: int, door: Door | None = None
+    ):
+        self.weights, self.loss, self.settings, self.door = dict(weights), loss, settings, door or Door()
+        self.end: Exception | None = None
         self.device = next(iter(self.weights.values())).device
         self.optimizer = torch.optim.AdamW(
             self.weights.values(), lr=settings.learning_rate, betas=(0.9, settings.adam_beta2),
@@ -168,9 +264,8 @@ class _Run:
         """Steps taken."""
         return len(self.history)
 
-    def step(self, batch: Batch, loss: Loss) -> None:
-        """One optimisation step."""
-        charts = _accumulate(batch, loss, self.settings.micro_batch_size or len(batch))
+    def step(self, charts: Mapping[str, Tensor]) -> None:
+        """One step along the gradient that the weights hold; `charts` of the pass that it came from."""
         norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.settings.max_grad_norm)
         self.rates.append(self.schedule.get_last_lr()[0])
         self.optimizer.step()
@@ -178,18 +273,33 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.history.append({**charts, "grad_norm": norm.detach()})
 
+    def check(self) -> None:
+        """End where the last steps were not finite."""
+        try:
+            _check_finite(self.history, self.done)
+        except Diverged as error:
+            self.end = error
+
+    def curves(self) -> Curves:
+        """What was charted so far."""
+        return _curves(self.history, self.rates, self.settings.max_grad_norm)
+
     def state(self) -> State:
-        """What the next steps depend on; weights and moments are not copied."""
+        """What the next steps depend on; moments are not copied, nor weights but those that lie in a stack of several."""
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
         return State(
-            self.done, {name: value.detach() for name, value in self.weights.items()}, self.optimizer.state_dict(),
+            self.done, {name: _by_itself(value) for name, value in self.weights.items()}, self.optimizer.state_dict(),
             self.schedule.state_dict(), _columns(self.history), self.rates, generators,
         )  # fmt: skip
 
-    def enter(self, state: State) -> None:
-        """Stand where another process stood."""
+    def enter(self) -> None:
+        """Stand where another process stood, if the door says so."""
+        if state := self.door.enter():
+            self._enter(state)  # which is as large as the weights and the optimizer together, and gone after it
+
+    def _enter(self, state: State) -> None:
         reset(self.weights, state.weights)
         self.optimizer.load_state_dict(state.optimizer)
         self.schedule.load_state_dict(state.schedule)
@@ -201,40 +311,77 @@ class _Run:
             torch.cuda.set_rng_state(state.generators["cuda"], self.device)
 
 
-def _accumulate(batch: Batch, loss: Loss, micro: int) -> dict[str, Tensor]:
-    """The gradient of the mean loss over a batch, taken `micro` items at a time; the charted means."""
+def _by_itself(weight: Tensor) -> Tensor:
+    """A weight without what else lies in its storage, which would be written with it."""
+    weight = weight.detach()
+    return weight if weight.untyped_storage().nbytes() == weight.nbytes else weight.clone()
+
+
+def _accumulate(batch: Batch, losses: Sequence[Loss], micro: int, passes: Passes) -> list[dict[str, Tensor]]:
+    """The gradients of the mean losses over a batch, taken `micro` items at a time; the charted means of each loss."""
     parts = list(batch.parts(micro))
-    if len(parts) > 1 and not loss.separable:
-        return _in_two_passes(batch, parts, loss)
-    total: dict[str, Tensor] = {}
+    apart = [loss.separable or len(parts) == 1 for loss in losses]
+    seen = _seen(parts, [loss for loss, parts_do in zip(losses, apart, strict=True) if not parts_do], passes)
+    costs = [
+        _OfParts(batch, loss) if parts_do else _OfBatch(batch, loss, next(seen))
+        for loss, parts_do in zip(losses, apart, strict=True)
+    ]
     for part in parts:
-        found = loss.losses(part, loss.forward(part))
-        (found.losses.sum() / len(batch)).backward()
-        for name, value in _means(found, len(batch)).items():
-            total[name] = total.get(name, 0) + value
-    return total
+        with passes.together():
+            reduce(add, [cost.of(part) for cost in costs]).backward()
+    return [cost.charts for cost in costs]
 
 
-def _in_two_passes(batch: Batch, parts: Sequence[Batch], loss: Loss) -> dict[str, Tensor]:
-    """The same for a loss that looks at the whole batch, exactly.
+class _OfParts:
+    """What a batch costs by a loss that is the mean of its parts."""
 
-    First the values of all items without gradient, and from them G = ∂L/∂values; then, part by part, the backward
-    pass of Σ values·G. By the chain rule that is the gradient of L, whatever the parts.
+    def __init__(self, batch: Batch, loss: Loss):
+        self.count, self.loss = len(batch), loss
+        self.charts: dict[str, Tensor] = {}
+
+    def of(self, part: Batch) -> Tensor:
+        """What a part adds to the mean."""
+        found = self.loss.losses(part, self.loss.forward(part))
+        for name, value in _means(found, self.count).items():
+            self.charts[name] = self.charts.get(name, 0) + value
+        return found.losses.sum() / self.count
+
+
+class _OfBatch:
+    """The same by a loss that looks at the whole batch, exactly.
+
+    From the values of all items, seen without gradient, comes G = ∂L/∂values; then, part by part, Σ values·G. By the chain
+    rule its gradient is that of L, whatever the parts.
     """
-    with torch.no_grad():
-        seen = [loss.forward(part) for part in parts]
-    columns = {name: torch.cat([values[name] for values in seen]).requires_grad_() for name in seen[0]}
-    found = loss.losses(batch, columns)
-    slopes = torch.autograd.grad(found.losses.sum() / len(batch), list(columns.values()), allow_unused=True)
-    for start, part in zip(np.cumsum([0, *map(len, parts)]), parts, strict=False):
-        values = loss.forward(part)
+
+    def __init__(self, batch: Batch, loss: Loss, seen: Sequence[Columns]):
+        self.loss, self.first = loss, 0
+        columns = {name: torch.cat([values[name] for values in seen]).requires_grad_() for name in seen[0]}
+        found = loss.losses(batch, columns)
+        slopes = torch.autograd.grad(found.losses.sum() / len(batch), list(columns.values()), allow_unused=True)
+        self.slopes = dict(zip(columns, slopes, strict=True))
+        self.charts = _means(found, len(batch))
+
+    def of(self, part: Batch) -> Tensor:
+        """What has the gradient of L that is due to a part; parts come in order."""
+        values, own = self.loss.forward(part), slice(self.first, self.first + len(part))
+        self.first += len(part)
         terms = [
-            (values[name] * slope[start : start + len(part)]).sum()
-            for name, slope in zip(columns, slopes, strict=True)
+            (values[name] * slope[own]).sum()
+            for name, slope in self.slopes.items()
             if slope is not None and values[name].requires_grad
         ]
-        torch.stack(terms).sum().backward()
-    return _means(found, len(batch))
+        return torch.stack(terms).sum()
+
+
+@torch.no_grad()
+def _seen(parts: Sequence[Batch], losses: Sequence[Loss], passes: Passes) -> Iterator[Sequence[Columns]]:
+    """What each of some losses' models makes of all parts."""
+    seen: list[list[Columns]] = []
+    for part in parts if losses else ():
+        with passes.together():
+            seen.append([loss.forward(part) for loss in losses])
+    return iter(list(zip(*seen, strict=True)))
 
 
 def _means(found: Losses, count: int) -> dict[str, Tensor]:
