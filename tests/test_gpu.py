@@ -93,3 +93,12 @@ def test_a_trial_in_bfloat16_uses_the_memory_that_was_planned(on):
     used = torch.cuda.max_memory_allocated()
     assert outcome.result.status == "finished"
     assert 0.4 * used < planned.total - planned.overhead < 2.5 * used
+
+
+def test_a_probe_measures_the_peak_of_a_trial(on):
+    """At least weights, gradients, both moments of Adam and the reference: 24 bytes a parameter."""
+    from posweep.probe import _probe
+
+    shared = on("cuda")
+    spec = make_plan(shared.configuration).trials[0]
+    assert _probe(spec, shared, lambda _: None).peak > 20 * sum(p.numel() for p in shared.policy.model.parameters())

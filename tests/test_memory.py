@@ -310,7 +310,7 @@ def test_bytes_per_logit(monkeypatch):
     batch = score.TokenBatch(*[torch.zeros(rows, dtype=torch.long)] * 5)
     logits = torch.randn(rows, vocabulary, requires_grad=True)
     with Live([logits]) as training:
-        score.token_logps(logits, batch).sum().backward()
+        score.token_logps(logits, batch.targets).sum().backward()
     assert training.peak == pytest.approx(12 * rows * vocabulary, rel=0.02)
     monkeypatch.setattr(divergence, "response_logits", lambda *_: torch.randn(rows, vocabulary))
     with Live() as comparing:
@@ -538,6 +538,66 @@ def test_the_gpus_of_this_machine_are_asked_where_nobody_says(nvidia):
     nvidia.unlink()
     assert memory.memory_of_gpus() == []
     assert memory.problems(asked, 32) == []
+
+
+# --- how many fit
+
+
+def test_what_fits_on_a_gpu_is_proposed_with_a_tenth_left_free():
+    """23.6 GB each: three fit into 72 of 80 GB, one into 36 of 40."""
+    assert memory.sharing(gpu(80), 32, 12) == (
+        "a trial needs 23.6 of 80.0 GB: 3 fit on a GPU; executor.trial_resources.gpu=0.3333"
+    )
+    assert memory.problems(gpu(80, "executor.trial_resources.gpu=0.3333"), 32) == []
+    assert memory.sharing(gpu(40), 32, 12) == ""
+    assert memory.sharing(gpu(80), 32, 2).endswith("2 fit on a GPU; executor.trial_resources.gpu=0.5")
+    assert memory.sharing(gpu(80), 32, 1) == ""
+
+
+def test_what_a_probe_measured_counts_more_than_what_is_reckoned():
+    """8.0 GB of tensors and 1.0 of the process: eight fit into 72."""
+    assert memory.sharing(gpu(80), 32, 12, 8_000_000_000) == (
+        "a trial needs 9.0 of 80.0 GB (measured): 8 fit on a GPU; executor.trial_resources.gpu=0.125"
+    )
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_nothing_is_proposed_where_no_whole_gpu_is_asked_for(share):
+    assert memory.sharing(gpu(80, f"executor.trial_resources.gpu={share}"), 32, 12) == ""
+
+
+def test_trials_on_one_gpu_of_this_machine_need_cores_too(nvidia, monkeypatch):
+    """Two GPUs of 17.2 and more GB; 15.5 hold fifteen trials, and each has a half of the cores."""
+    monkeypatch.setattr(memory.os, "cpu_count", lambda: 8)
+    asked = ("executor.trial_resources.gpu=1", "executor.trial_resources.cpu=2")
+    assert memory.sharing(demo(*asked), 32, 99).endswith("2 fit on a GPU; executor.trial_resources.gpu=0.5")
+    assert memory.sharing(demo(*asked, "executor.address=auto"), 32, 99) == ""
+    elsewhere = demo(*asked, "executor.trial_resources.gpu_memory=17", "executor.address=auto")
+    assert "fit on a GPU" in memory.sharing(elsewhere, 32, 99)
+
+
+def test_fused_trials_share_what_does_not_train():
+    """K trials and what is there once fill no more than nine tenths, and K + 1 trials would, at the largest moment."""
+    whole, adapters = gpu(80), gpu(80, "model.lora.rank=16", "sample.batch_size=32", "train.micro_batch_size=4")
+    for configuration in (whole, adapters):
+        shape, lora = size.shape_of(configuration.model), configuration.model.lora.rank
+        frozen = 2 * shape.parameters if lora else 0
+        moments = memory._moments(configuration, 32, shape, 0)
+        fit = memory.fused_fit(configuration, 32)
+
+        def bytes_of(trials, frozen=frozen, moments=moments):
+            once = [frozen + m.reference + m.overhead for m in moments]
+            return max(o + trials * (m.total - o) for o, m in zip(once, moments, strict=True))
+
+        assert bytes_of(fit) <= 72e9 < bytes_of(fit + 1)
+    assert memory.fused_fit(whole, 32) == 3
+    assert memory.fused_fit(adapters, 32) > 3
+
+
+def test_what_is_not_known_is_not_fused(tmp_path):
+    assert memory.fused_fit(replace(gpu(80), model=HubModel(name=str(tmp_path))), 32) == 1
+    assert memory.fused_fit(gpu(2), 32) == 1
+    assert memory.fused_fit(demo("executor.address=auto"), 32) == 1
 
 
 def test_planning_takes_no_torch():

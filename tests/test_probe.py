@@ -40,6 +40,21 @@ def test_a_probe_knows_what_was_unknown_and_records_no_result(home):
     assert all(row["other"] < row["evaluation"] for row in rows.values())  # to put weights back takes next to nothing
 
 
+def test_the_peak_of_a_gpu_is_asked_for_trial_by_trial(monkeypatch):
+    import torch
+
+    from posweep.probe import _gpu_peak
+
+    assert _gpu_peak() == 0
+    peaks, begun_again = iter([3, 5]), []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: next(peaks))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: begun_again.append(True))
+    assert [_gpu_peak(), _gpu_peak()] == [3, 5]
+    assert len(begun_again) == 2
+
+
 def test_later_plans_know_it_too_and_what_it_made_is_not_made_again(home):
     assert re.search(r"left · time 0:\d\d:\d\d", posweep("plan", *SWEEP).out)
     ran = posweep("plan", *SWEEP, "plan.probe=true")

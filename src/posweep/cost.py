@@ -41,6 +41,7 @@ class Probed(JsonRecord):
         evaluation: seconds of generating, judging and measuring once.
         other: seconds of the rest.
         bytes: of its records.
+        peak: bytes of a GPU that its tensors took at most; 0 without a GPU.
     """
 
     step: float
@@ -49,6 +50,7 @@ class Probed(JsonRecord):
     evaluation: float
     other: float
     bytes: int
+    peak: int = 0
 
     def seconds(self, spec: TrialSpec, evaluations: int) -> float:
         """Of a whole trial; a step's time is taken to grow with its pairs."""

@@ -48,6 +48,8 @@ HOST_OVERHEAD = 500_000_000
 """Bytes of a process that has imported torch and transformers (0.4 GB, measured) and read its data."""
 LOGITS, SCORED, HELD_OUT_PAIRS = 2**28, 128, 64
 """What scores at once at most: logits, sequences and pairs, as in policy/score.py and trial/measure.py."""
+MARGIN = 0.1
+"""Share of the memory that stays free where several trials are put into it: for gaps between tensors."""
 HEAD_SIZE = 64
 """Width of an attention head, where only eager attention asks: few models have narrower ones."""
 
@@ -106,11 +108,10 @@ def _moments(configuration: Configuration, batch_size: int, shape: Shape, judges
 def _standing(configuration: Configuration, shape: Shape, judges: int) -> Memory:
     """What stays from the first step to the last: the table above."""
     model, trained = configuration.model, _trained(configuration.model, shape)
-    frozen = shape.parameters * _width(model) if _lora(model).rank else 0
     cast = 2 if _half(model) else 0
     return Memory(
-        "idle", weights=frozen + (4 + cast) * trained, optimizer=8 * trained, reference=4 * trained, judges=judges,
-        overhead=GPU_OVERHEAD if configuration.executor.trial_resources.gpu else HOST_OVERHEAD,
+        "idle", weights=_frozen(model, shape) + (4 + cast) * trained, optimizer=8 * trained, reference=4 * trained,
+        judges=judges, overhead=GPU_OVERHEAD if configuration.executor.trial_resources.gpu else HOST_OVERHEAD,
     )  # fmt: skip
 
 
@@ -193,6 +194,11 @@ def _trained(model: ModelSettings, shape: Shape) -> int:
     return adapter_parameters(shape, lora) if lora.rank else shape.parameters
 
 
+def _frozen(model: ModelSettings, shape: Shape) -> int:
+    """Bytes of weights that training leaves as they are."""
+    return shape.parameters * _width(model) if _lora(model).rank else 0
+
+
 def _lora(model: ModelSettings) -> LoraSettings:
     return model.lora if isinstance(model, HubModel) else LoraSettings()
 
@@ -237,6 +243,58 @@ def unknown(configuration: Configuration) -> str:
     places = [f"model.size.{name}" for name in lacking(size_of(configuration.model))]
     places += [f"judge.{n}.parameters" for n in configuration.judges if _judge_bytes(configuration, n, 0) is None]
     return f"not on this machine; set {', '.join(places)}" if places else ""
+
+
+# --- how many fit
+
+
+def fused_fit(configuration: Configuration, batch_size: int, trials: int | None = None) -> int:
+    """How many trials fit into one pass, at least 1; 1 where a size or the memory is not known.
+
+    Each has trained weights, gradients, optimizer, activations, logits and cache of its own. The reference, the frozen
+    weights under adapters, judges and what a process takes are there once.
+
+    Args:
+        configuration: of the sweep.
+        batch_size: pairs a step, of each of the trials.
+        trials: how many processes there are at most, where fewer than run at the same time.
+    """
+    known, room = _known(configuration), _room(configuration, trials)
+    if known is None or room is None:
+        return 1
+    frozen = _frozen(configuration.model, known[0])
+
+    def fit(moment: Memory) -> int:
+        once = frozen + moment.reference + moment.judges + moment.overhead
+        return int(((1 - MARGIN) * room - once) // (moment.total - once))
+
+    return max(1, min(map(fit, _moments(configuration, batch_size, *known))))
+
+
+def sharing(configuration: Configuration, batch_size: int, trials: int, measured: int = 0) -> str:
+    """What to ask for so that trials share a GPU, where each asks for a whole one and two or more fit; else nothing.
+
+    Args:
+        configuration: of the sweep.
+        batch_size: pairs a step, the most that any trial takes.
+        trials: how many there are.
+        measured: bytes that a probe's tensors took at their peak; 0 where none was run on a GPU.
+    """
+    asked, found = configuration.executor.trial_resources, estimate(configuration, batch_size)
+    room = _gpu_bytes(configuration, asked)
+    need = measured + GPU_OVERHEAD if measured else found.total if found else 0
+    if asked.gpu < 1 or not room or not need:
+        return ""
+    fit = int(min((1 - MARGIN) * room // need, _beside_one_gpu(configuration), trials))
+    share = math.floor(1e4 / max(fit, 1)) / 1e4  # Ray tells apart what is 0.0001 of a GPU
+    said = f"a trial needs {_gigabytes(need)} of {_gigabytes(room)} GB{' (measured)' if measured else ''}"
+    return f"{said}: {fit} fit on a GPU; executor.trial_resources.gpu={share:g}" if fit > 1 else ""
+
+
+def _beside_one_gpu(configuration: Configuration) -> float:
+    """Trials that have processor cores, for each GPU of this machine; of others no limit is known."""
+    gpus = len(memory_of_gpus()) if configuration.executor.address is None else 0
+    return int((os.cpu_count() or 1) // configuration.executor.trial_resources.cpu) // gpus if gpus else math.inf
 
 
 # --- whether it fits
@@ -369,12 +427,19 @@ def trials_at_once(configuration: Configuration, trials: int | None = None) -> i
 
 def _room(configuration: Configuration, trials: int | None) -> float | None:
     """Bytes that one trial may take: of its GPU or its share of one, or an even share of this machine; None if unknown."""
-    (_, asked), here = _smallest(configuration), configuration.executor.address is None
+    _, asked = _smallest(configuration)
     if asked.gpu:
-        whole = asked.gpu_memory * GB if asked.gpu_memory else min(memory_of_gpus(), default=None) if here else None
+        whole = _gpu_bytes(configuration, asked)
         return whole and whole * min(asked.gpu, 1)
-    machine = memory_here() if here else None
+    machine = memory_here() if configuration.executor.address is None else None
     return machine and machine / trials_at_once(configuration, trials)
+
+
+def _gpu_bytes(configuration: Configuration, asked: TrialResources) -> float | None:
+    """Bytes of one whole GPU, as the request says it or this machine's driver; None if unknown."""
+    if asked.gpu_memory:
+        return asked.gpu_memory * GB
+    return min(memory_of_gpus(), default=None) if configuration.executor.address is None else None
 
 
 def memory_here() -> float | None:

@@ -65,6 +65,7 @@ def _probe(spec: TrialSpec, shared: Any, say: Callable[[str], None]) -> Probed:
 
     batch, pairs = int(spec.train["batch_size"]), len(shared.pairs)
     say(f"probing {OBJECTIVES[spec.method].title} …")
+    _gpu_peak()
     with threads(settings_of(spec, shared).threads):
         train(_short(spec, 1, pairs), shared, Course(), measured=False)
     steps = min(STEPS, steps_of(pairs, batch, spec.train["epochs"]))
@@ -73,7 +74,21 @@ def _probe(spec: TrialSpec, shared: Any, say: Callable[[str], None]) -> Probed:
     evaluation = sum(seconds.get(stage, 0.0) for stage in EVALUATION)
     trained = seconds.get("train", 0.0)
     other = max(0.0, seconds["total"] - trained - evaluation)
-    return Probed(trained / steps, batch, pairs, evaluation, other, len(json.dumps(outcome.to_json())))
+    return Probed(trained / steps, batch, pairs, evaluation, other, len(json.dumps(outcome.to_json())), _gpu_peak())
+
+
+def _gpu_peak() -> int:
+    """Bytes that torch took of the GPU at most since this was last asked; 0 without a GPU."""
+    import torch
+
+    from posweep.artifacts.shared import release
+
+    if not torch.cuda.is_initialized():
+        return 0
+    peak = torch.cuda.max_memory_reserved()
+    release()  # what is kept for later tensors is no part of the next peak
+    torch.cuda.reset_peak_memory_stats()
+    return peak
 
 
 def _short(spec: TrialSpec, steps: int, pairs: int) -> TrialSpec:

@@ -40,11 +40,14 @@ def print_plan(configuration: Configuration) -> None:
         raise ConfigError(problems)
     identity, finished = identity_of(configuration), Ledger(folder).finished(plan)
     searched = stand_ins(configuration, plan)
-    costs = cost_of(configuration, plan, finished, read_probes(folder, configuration, identity), searched)
+    probes = read_probes(folder, configuration, identity)
+    costs = cost_of(configuration, plan, finished, probes, searched)
     console.print(_table(plan, finished, costs))
     console.print(_total(configuration, plan, finished, len(searched), whole(costs)))
     batch = largest_batch(plan)
     console.print(f"memory a trial needs: {memory.summary(configuration, batch, len(plan))}")
+    if said := memory.sharing(configuration, batch, len(plan), max((one.peak for one in probes.values()), default=0)):
+        console.print(said)
     left = len(plan) - len(finished) + len(searched)
     remarks = (
         *_disk(configuration, left, whole(costs)), *calls(configuration, plan, finished),
