@@ -91,7 +91,8 @@ CHANGES = {
     "key": [
         "train.learning_rate=1e-4", "train.epochs=2", "train.batch_size=16", "train.warmup_ratio=0", "train.threads=2",
         "train.schedule=cosine", "train.weight_decay=0.1", "train.adam_beta2=0.95", "train.max_grad_norm=2",
-        "train.bucket_batches=1", "model.tokenizer=bpe", "model.vocabulary_size=128", "model.hidden_size=64",
+        "train.bucket_batches=1", "train.prefix_sharing=true",
+        "model.tokenizer=bpe", "model.vocabulary_size=128", "model.hidden_size=64",
         "model.layers=2", "model.heads=4", "model.context=256", "model.dtype=bfloat16", "model.seed=1", "model.sft.steps=1",
         "model.sft.batch_size=8", "model.sft.learning_rate=1e-3", "model.sft.warmup_ratio=0", "model.sft.seed=1",
         "data.seed=1", "data.pairs=64", "data.sft_examples=64", "data.length_bias=0", "data.judge_share=0.5",

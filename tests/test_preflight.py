@@ -113,6 +113,28 @@ def test_responses_drawn_longer_than_the_models_context(refused):
     assert "may take 560" in one(refused("sample.max_new_tokens=512"))
 
 
+def test_prompts_shared_by_a_model_that_cannot(refused, tmp_path):
+    """One whose layers see four tokens back, and one whose attention is not told."""
+    near = make_model("qwen", tmp_path / "near", use_sliding_window=True, sliding_window=4, max_window_layers=0)
+    sharing = "train.prefix_sharing=true"
+    assert one(refused(sharing, f"model.name={near}")) == (
+        f"train.prefix_sharing: {near} has layers that see only some of the tokens before; set "
+        "train.prefix_sharing=false, or name another model."
+    )
+    assert one(refused(sharing, "model.attention=eager")) == (
+        "train.prefix_sharing: model.attention=eager cannot look at responses that share a prompt; set "
+        "model.attention=sdpa, or train.prefix_sharing=false."
+    )
+
+
+def test_prompts_shared_by_responses_that_have_none_in_common(refused, tmp_path):
+    asked = (f"data.path={labelled(tmp_path)}", "method=[kto]", "train.prefix_sharing=true", "~method.dpo.grid.beta")
+    assert one(refused(*asked)) == (
+        "train.prefix_sharing: data=local labels responses one by one, so that the responses of a pair have no prompt in "
+        "common; set train.prefix_sharing=false."
+    )
+
+
 def test_a_model_folder_without_weights(refused, tmp_path):
     made = make_model("qwen", tmp_path / "empty")
     (made / "model.safetensors").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from posweep import data, hub, memory
@@ -39,6 +40,7 @@ def ready(
         loaded = _loaded(configuration, problems)
         problems += _data_problems(configuration, plan, loaded) if loaded else []
         problems += _model_problems(configuration, _of_each_shape(loaded) if loaded else [])
+        problems += _sharing_problems(configuration, plan, loaded) if loaded else []
     problems += surroundings
     problems += memory.problems(configuration, largest_batch(plan), len(plan))  # the model's size is known by now
     if not problems:  # what follows may take a long download, or a call that costs
@@ -206,6 +208,30 @@ def _model_problems(configuration: Configuration, asked: list[Prompt]) -> list[s
         return problems or pretrained.prompt_problems(model, folder, asked)
     except PreflightError as error:
         return list(error.problems)
+
+
+def _sharing_problems(configuration: Configuration, plan: Plan, loaded: Preferences) -> list[str]:
+    """Prompts that are to be shared where a pair has two of them, or where the model cannot look at them together."""
+    if not any(spec.train.get("prefix_sharing") for spec in plan):
+        return []
+    problems, model, place = [], configuration.model, "train.prefix_sharing"
+    if loaded.unpaired:
+        problems.append(
+            f"{place}: data={configuration.data.kind} labels responses one by one, so that the responses of a pair have no "
+            f"prompt in common; set {place}=false."
+        )
+    if isinstance(model, HubModel) and model.attention != "sdpa":
+        problems.append(
+            f"{place}: model.attention={model.attention} cannot look at responses that share a prompt; set "
+            f"model.attention=sdpa, or {place}=false."
+        )
+    elif isinstance(model, HubModel):
+        from posweep.policy import pretrained
+
+        with suppress(PreflightError, OSError, ValueError):  # said already
+            folder = hub.fetch(model, "model", "model", hub.SMALL)
+            problems += pretrained.sharing_problems(model, folder, place)
+    return problems
 
 
 def _weight_problems(configuration: Configuration) -> list[str]:

@@ -216,6 +216,7 @@ class TrainSettings:
     max_grad_norm: float = number(1.0, above=0)
     bucket_batches: int = number(16, at_least=1)
     threads: int = number(1, at_least=1)
+    prefix_sharing: bool = setting(False, later=True)
     micro_batch_size: int | None = number(None, at_least=1, scope="none")
     evaluate_at: tuple[float, ...] = number((1.0,), above=0, at_most=1, scope="response")
     checkpoint_minutes: float | None = number(10.0, above=0, scope="none")
@@ -359,6 +360,7 @@ class ExecutorSettings:
     address: str | None = None
     storage: str | None = setting(None, scope="none")
     workers: int | None = number(None, at_least=1, scope="none")
+    fused: int | None = number(1, at_least=1, scope="none")
     trial_resources: TrialResources = field(default_factory=TrialResources)
     method_resources: Mapping[str, TrialResources] = nested(dict, scope="none")
     wait_minutes: float = number(0.0, at_least=0, scope="none")

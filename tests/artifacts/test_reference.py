@@ -174,7 +174,7 @@ def _token_gains(shared, prompt, response) -> torch.Tensor:
     batch = collate([prompt], [response], 0, shared.policy.device)
     with torch.no_grad():
         policy, reference = (
-            token_logps(response_logits(one, batch), batch) for one in (shared.policy, shared.reference)
+            token_logps(response_logits(one, batch), batch.targets) for one in (shared.policy, shared.reference)
         )
     assert sequence_logps(shared.policy, batch).item() == pytest.approx(policy.sum().item(), rel=1e-5)
     return policy - reference

@@ -77,8 +77,8 @@ def reference(softer, pairs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loss_of(policy, pairs, reference):
-    def make(name: str, kind: type[PairLoss] = PairLoss) -> PairLoss:
-        return kind(objective(name, **CASES[name].hyperparameters), policy, pairs, reference, "train", 0)
+    def make(name: str, kind: type[PairLoss] = PairLoss, **about) -> PairLoss:
+        return kind(objective(name, **CASES[name].hyperparameters), policy, pairs, reference, "train", 0, **about)
 
     return make
 
@@ -129,6 +129,26 @@ def test_the_micro_batch_changes_rounding_only(name, loss_of, one_step):
         assert found == pytest.approx(charts, rel=1e-5, abs=1e-6)
         for one, other in zip(gradients, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6 * other.abs().max().item())
+
+
+@every_method
+def test_rows_without_padding_and_shared_prompts_change_rounding_only(name, loss_of, one_step, policy):
+    padded = loss_of(name)
+    padded.policy = dataclasses.replace(policy, packs=False)
+    expected, charts = one_step(padded, None)
+    for loss in (loss_of(name), loss_of(name, shares=True)):
+        for micro_batch_size in (None, 3):
+            gradients, found = one_step(loss, micro_batch_size)
+            assert found == pytest.approx(charts, rel=1e-5, abs=1e-6)
+            for one, other in zip(gradients, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6 * other.abs().max().item())
+
+
+def test_a_shared_prompt_is_computed_once(loss_of, pairs):
+    """Eight pairs: the tokens of all prompts once, and of both responses."""
+    once, twice = (loss_of("dpo", shares=shares)._tokens(WHOLE.items).input_ids.numel() for shares in (True, False))
+    assert once == sum(map(len, [*pairs.prompts, *pairs.chosen, *pairs.rejected]))
+    assert twice == once + sum(map(len, pairs.prompts))
 
 
 class Naive(PairLoss):

@@ -1,8 +1,24 @@
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config
 
-from posweep.policy.score import collate, response_logits, score_all, sequence_logps
+from posweep.policy import score
+from posweep.policy.base import Policy
+from posweep.policy.score import (
+    collate,
+    collision_logps,
+    pack,
+    response_logits,
+    response_values,
+    score_all,
+    sequence_logps,
+    token_logps,
+)
+from posweep.policy.scratch import make_tokenizer, new_policy
+from posweep.settings import ScratchModel
+
+from ..test_memory import Live
 
 
 @pytest.fixture
@@ -64,8 +80,6 @@ def test_log_probabilities_carry_gradient(toy, sequences):
 
 
 def test_batches_hold_no_more_logits_than_they_may(monkeypatch):
-    from posweep.policy import score
-
     monkeypatch.setattr(score, "LOGITS", 100)
     lengths, logits = [9, 1, 5, 7, 3, 40], [30, 60, 50, 20, 10, 400]
     parts = score.similar_length(lengths, 3, logits)
@@ -74,3 +88,64 @@ def test_batches_hold_no_more_logits_than_they_may(monkeypatch):
     assert all(len(part) == 1 or (sum(logits[i] for i in part) <= 100 and len(part) <= 3) for part in parts)
     assert score.similar_length(lengths, 4) == [[1, 4, 2, 3], [0, 5]]
     assert score.similar_length([], 4) == []
+
+
+# --- logits in parts
+
+
+def of_both_kinds(policy: Policy, batch) -> list[torch.Tensor]:
+    """Both values of each response token, and the gradient of a weighted sum of log-probs in every weight."""
+    by_token, collisions = response_values(policy, batch, token_logps, collision_logps)
+    weighted = (by_token * torch.linspace(-1, 2, len(by_token))).sum()
+    return [by_token.detach(), collisions, *torch.autograd.grad(weighted, list(policy.model.parameters()))]
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 7, 15])
+@pytest.mark.parametrize("packed", [False, True])
+def test_parts_of_the_logits_have_the_values_and_gradients_of_all(toy, sequences, monkeypatch, at_once, packed):
+    policy, (prompts, responses) = toy[0], sequences
+    batch = pack(prompts, responses, policy.device) if packed else collate(prompts, responses, 0, policy.device)
+    expected = of_both_kinds(policy, batch)
+    monkeypatch.setattr(score, "TRAINED_LOGITS", at_once * policy.vocabulary)
+    for one, other in zip(of_both_kinds(policy, batch), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+
+
+def test_parts_are_scaled_and_capped_as_the_model_does_it(sequences, monkeypatch):
+    """Cohere scales its logits behind the head and Gemma 2 caps them there."""
+    for config, about in ((CohereConfig, {"logit_scale": 0.3}), (Gemma2Config, {"final_logit_softcapping": 0.5})):
+        size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+        usual = {"vocab_size": 9, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+        model = AutoModelForCausalLM.from_config(config(**size, **usual, **about)).eval()
+        model.get_input_embeddings().weight.data.mul_(30)
+        policy = Policy(model, None)
+        batch = collate(*sequences, 0, policy.device)
+        expected = of_both_kinds(policy, batch)
+        with monkeypatch.context() as patched:
+            patched.setattr(score, "TRAINED_LOGITS", 4 * policy.vocabulary)
+            for one, other in zip(of_both_kinds(policy, batch), expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+
+
+def test_no_more_logits_are_held_than_that(monkeypatch):
+    """1,000 response tokens over 2,000 words are 8 MB of logits, and 24 with their gradients; in parts of 50 tokens 1.2.
+
+    The gradient of the weights, 2,000 · 16 numbers, is held twice where parts are added up.
+    """
+    policy = new_policy(ScratchModel(hidden_size=16, layers=1, heads=2), make_tokenizer(ScratchModel(), [WORDS]))
+    rng = np.random.default_rng(0)
+    responses = rng.integers(5, 2000, size=(50, 20)).tolist()
+    batch = pack([[1, 2]] * 50, responses, policy.device)
+    peaks = []
+    for at_once in (2**26, 50 * policy.vocabulary):
+        monkeypatch.setattr(score, "TRAINED_LOGITS", at_once)
+        with Live(list(policy.model.parameters())) as live:
+            sequence_logps(policy, batch).sum().backward()
+        policy.model.zero_grad()
+        peaks.append(live.peak)
+    assert peaks[0] > 12 * 1000 * policy.vocabulary
+    assert peaks[0] - peaks[1] > 0.85 * 12 * 950 * policy.vocabulary
+    assert peaks[1] < 12 * 50 * policy.vocabulary + 4_000_000
+
+
+WORDS = " ".join(f"w{i}" for i in range(2000))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from posweep.policy.packed import Ragged
 from posweep.policy.texts import Texts
 from posweep.records import PreferencePair
 
@@ -31,10 +34,16 @@ class TokenPairs:
         """The prompts of one side, `chosen` or `rejected`."""
         return self.rejected_prompts if side == "rejected" and self.rejected_prompts is not None else self.prompts
 
+    @cached_property
+    def flat(self) -> dict[str, Ragged]:
+        """The same as arrays, from which a batch is taken without a look at each token."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: Ragged.of(rows) for name, rows in named.items() if rows is not None}
+
     def lengths(self) -> np.ndarray:
         """Tokens a pair costs in a batch: both prompts, and both responses."""
-        rows = zip(self.prompts, self.prompts_of("rejected"), self.chosen, self.rejected, strict=True)
-        return np.array([sum(map(len, row)) for row in rows])
+        prompts = [self.flat["prompts"], self.flat.get("rejected_prompts", self.flat["prompts"])]
+        return np.sum([rows.lengths for rows in (*prompts, self.flat["chosen"], self.flat["rejected"])], axis=0)
 
 
 def encode_pairs(
@@ -53,13 +62,12 @@ def encode_pairs(
 
 
 def save_pairs(pairs: TokenPairs, file: Path) -> None:
-    """Write ragged token lists as flat arrays with offsets; nothing is pickled."""
-    arrays = {}
-    for name, rows in vars(pairs).items():
-        if rows is not None:
-            arrays[name] = np.array([token for row in rows for token in row], dtype=np.int32)
-            arrays[f"{name}_ends"] = np.cumsum([len(row) for row in rows])
-    np.savez(file, **arrays)  # type: ignore[arg-type]
+    """Write ragged token lists as flat arrays with their ends; nothing is pickled."""
+    arrays: dict[str, Any] = {}
+    for name, rows in pairs.flat.items():
+        arrays[name] = rows.flat.astype(np.int32)
+        arrays[f"{name}_ends"] = rows.lengths.cumsum()
+    np.savez(file, **arrays)
 
 
 def load_pairs(file: Path) -> TokenPairs:

@@ -11,8 +11,9 @@ import numpy as np
 from posweep.data import Preferences
 from posweep.policy.base import Policy
 from posweep.policy.load import save_policy
+from posweep.policy.packed import Ragged
 from posweep.policy.pretrained import folder_of, open_pretrained
-from posweep.policy.score import collate, sequence_logps
+from posweep.policy.score import lay_out, sequence_logps
 from posweep.policy.scratch import make_tokenizer, new_policy
 from posweep.policy.train import Losses, PerItem, batches, optimise
 from posweep.records import prompt_text
@@ -25,15 +26,15 @@ def make_sft(configuration: Configuration, data: Preferences, folder: Path, devi
     −log π(y|x) / |y|, averaged over the sequences of a batch: NLL per token, each response of equal weight.
     """
     policy, limits = _start(configuration, data, device), configuration.data
-    prompts = policy.texts.prompts([e.prompt for e in data.sft], limits.max_prompt_tokens).rows
-    responses = policy.texts.responses([e.response for e in data.sft], limits.max_response_tokens).rows
+    prompts = Ragged.of(policy.texts.prompts([e.prompt for e in data.sft], limits.max_prompt_tokens).rows)
+    responses = Ragged.of(policy.texts.responses([e.response for e in data.sft], limits.max_response_tokens).rows)
 
     def loss(items: np.ndarray) -> Losses:
-        batch = collate([prompts[i] for i in items], [responses[i] for i in items], policy.pad, policy.device)
+        batch = lay_out(policy, prompts.take(items), responses.take(items))
         return Losses(-sequence_logps(policy, batch) / batch.lengths, {})
 
     sft = configuration.model.sft
-    lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
+    lengths = prompts.lengths + responses.lengths
     loop = TrainSettings(
         learning_rate=sft.learning_rate, warmup_ratio=sft.warmup_ratio, schedule="cosine",
         micro_batch_size=_micro_batch(configuration),

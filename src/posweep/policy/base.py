@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import masking_utils
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from posweep.policy.texts import Texts
 
@@ -77,11 +78,30 @@ class Policy:
         head = self.model.get_output_embeddings()
         with ExitStack() as stack:
             stack.enter_context(head.register_forward_pre_hook(lambda _, hidden: (wanted(hidden[0]),)))
-            stack.enter_context(_never_packed())
+            stack.enter_context(told_what_is_packed())
             stack.enter_context(self.products())
             if self.adapted and not self.adapter:
                 stack.enter_context(self.model.disable_adapter())
             yield self.model
+
+    def hidden(self, **inputs: Any) -> Tensor:
+        """The last hidden states, (sequences, longest, size): the forward pass without the vocabulary."""
+        with self.opened(_all):
+            return self._body(**inputs).last_hidden_state  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """What the model makes of some last hidden states, (positions, size): (positions, vocabulary).
+
+        It is the model's own forward pass with a body that knows the answer, so that scaling and capping are done.
+        """
+        with self.opened(_all) as model, _answering(self._body, hidden[None]):
+            ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+            return model(input_ids=ids, use_cache=False).logits[0]  # type: ignore[no-any-return]
+
+    @property
+    def _body(self) -> Any:
+        """The model below its vocabulary."""
+        return (self.model.get_base_model() if self.adapted else self.model).base_model
 
     def products(self) -> AbstractContextManager[Any]:
         """Matrix products inside are taken in the policy's own type.
@@ -91,9 +111,23 @@ class Policy:
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
 
+def _all(hidden: Tensor) -> Tensor:
+    return hidden
+
+
 @contextmanager
-def _never_packed() -> Iterator[None]:
-    """Transformers would look for several texts in one row, for which the host waits for the GPU; we never pack."""
+def _answering(body: Any, hidden: Tensor) -> Iterator[None]:
+    """A body that gives these hidden states, whatever it is asked."""
+    body.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden)
+    try:
+        yield
+    finally:
+        del body.forward
+
+
+@contextmanager
+def told_what_is_packed() -> Iterator[None]:
+    """Transformers would look for several texts in one row, for which the host waits for the GPU; we say where they are."""
     look = masking_utils.find_packed_sequence_indices
     masking_utils.find_packed_sequence_indices = lambda position_ids: None
     try:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from posweep.policy.base import Policy, products
+from posweep.policy.packed import packs
 from posweep.policy.pretrained import open_pretrained
 from posweep.policy.reproducible import seeded
 from posweep.policy.texts import Texts
@@ -27,7 +28,8 @@ def load_policy(settings: ModelSettings, folder: Path, device: str = "cpu") -> P
         return open_pretrained(settings, folder, device)
     model = LlamaForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="auto")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return Policy(model.to(device).eval(), Texts.own(tokenizer), products(settings.dtype))
+    model = model.to(device).eval()
+    return Policy(model, Texts.own(tokenizer), products(settings.dtype), packs=packs(model))
 
 
 def save_policy(policy: Policy, folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from posweep import hub
 from posweep.errors import PreflightError, first_line
 from posweep.policy.base import DTYPES, Policy, bfloat16_problems, own_code, products
+from posweep.policy.packed import packs, windowed
 from posweep.policy.reproducible import seeded
 from posweep.policy.texts import Texts
 from posweep.records import Prompt
@@ -47,7 +50,8 @@ def open_pretrained(settings: HubModel, folder: Path, device: str) -> Policy:
         model = _with_adapters(model, settings, settings.name if settings.sft.epochs == 0 else str(folder))
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return Policy(model.to(device).eval(), open_texts(settings, folder), products(settings.dtype))
+    model = model.to(device).eval()
+    return Policy(model, open_texts(settings, folder), products(settings.dtype), packs=packs(model))
 
 
 def open_texts(settings: HubModel, folder: Path) -> Texts:
@@ -92,6 +96,48 @@ def prompt_problems(settings: HubModel, folder: Path, prompts: Sequence[Prompt],
         except PreflightError as error:
             found += [f"{place}.prompt_format: {problem}" for problem in error.problems]
     return found
+
+
+def sharing_problems(settings: HubModel, folder: Path, place: str) -> list[str]:
+    """A sentence where responses cannot share the prompt before them: asked of a small model of the same kind.
+
+    Args:
+        place: the setting that asks for it.
+    """
+    config = _config(settings, folder)
+    if windowed(config):
+        why = "has layers that see only some of the tokens before"
+    elif packs(_small(config, settings.trust_remote_code)):
+        return []
+    else:
+        why = "does not say to its attention which responses belong to a prompt"
+    return [f"{place}: {settings.name} {why}; set {place}=false, or name another model."]
+
+
+def _small(config: Any, trusted: bool) -> Any:
+    """A narrow model with two layers and random weights, else as the configuration says; as wide as it, if it must be."""
+    text = config.get_text_config()
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    few = {"vocab_size": 64, "num_hidden_layers": 2}
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    for changes in ({**few, **shape}, few):
+        small = copy.deepcopy(config)
+        known = {name: value for name, value in changes.items() if getattr(text, name, None) is not None}
+        for name, value in {**known, **ids}.items():
+            setattr(small.get_text_config(), name, value)
+        with suppress(RuntimeError, ValueError, IndexError), seeded(0):
+            model = AutoModelForCausalLM.from_config(
+                small, attn_implementation="sdpa", trust_remote_code=trusted
+            ).eval()
+            model(input_ids=torch.arange(1, 5)[None])
+            return model
+    raise ValueError("no small model of this kind can be made")
 
 
 # --- opening

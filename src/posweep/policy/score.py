@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from posweep.policy.base import Policy, onto
+from posweep.policy.packed import Ragged, Rows, spans
 
 LOGITS = 2**28
 """Logits that a batch may hold when nothing is trained: a gigabyte in float32, and KL holds several of that size."""
+
+TRAINED_LOGITS = 2**26
+"""Logits of a forward pass that is trained: 0.8 GB with their gradient and that of their log-softmax."""
 
 SCORED = 128
 """Sequences scored at once."""
@@ -19,14 +26,16 @@ SCORED = 128
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Prompts with their responses, right-padded, and where the response tokens are.
+    """Prompts with their responses, and where the response tokens are.
 
     Attributes:
-        input_ids: (sequences, longest).
+        input_ids: (sequences, longest), right-padded; (1, tokens) of a packed batch.
         predicts: (tokens,) flat positions in `input_ids` whose hidden state predicts a response token.
         targets: (tokens,) the response tokens.
         owner: (tokens,) the sequence each response token belongs to.
         lengths: (sequences,) response tokens.
+        positions: (1, tokens) of a packed batch: how many tokens of its sequence stand before each.
+        rows: of a packed batch: where its tokens stand in sequences.
     """
 
     input_ids: Tensor
@@ -34,41 +43,116 @@ class TokenBatch:
     targets: Tensor
     owner: Tensor
     lengths: Tensor
+    positions: Tensor | None = None
+    rows: Rows | None = None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the model is called with."""
+        packed = {} if self.rows is None else {"position_ids": self.positions, "rows": self.rows}
+        return {"input_ids": self.input_ids, "use_cache": False, **packed}
 
 
-def collate(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int, device: torch.device
-) -> TokenBatch:
+Tokens = Ragged | Sequence[Sequence[int]]
+"""Sequences of tokens, in one array or as lists."""
+
+
+def lay_out(policy: Policy, prompts: Tokens, responses: Tokens) -> TokenBatch:
+    """Prompts and responses with least work for the policy: packed, or padded where it cannot take packed ones."""
+    if policy.packs:
+        return pack(prompts, responses, policy.device)
+    return collate(prompts, responses, policy.pad, policy.device)
+
+
+def collate(prompts: Tokens, responses: Tokens, pad: int, device: torch.device) -> TokenBatch:
     """Lay prompts and responses side by side. Padding stands on the right, where causal attention never looks."""
-    longest = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
-    rows = [[*p, *r, *([pad] * (longest - len(p) - len(r)))] for p, r in zip(prompts, responses, strict=True)]
-    predicts: list[int] = []
-    targets: list[int] = []
-    owner: list[int] = []
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        first = row * longest + len(prompt) - 1
-        predicts += range(first, first + len(response))
-        targets += response
-        owner += [row] * len(response)
-    lengths = [len(response) for response in responses]
-    return TokenBatch(*(onto(device, values) for values in (rows, predicts, targets, owner, lengths)))
+    left, right = _ragged(prompts), _ragged(responses)
+    whole = left.lengths + right.lengths
+    starts = np.arange(len(whole)) * whole.max()
+    ids = np.full((len(whole), whole.max()), pad)
+    ids.ravel()[spans(starts, left.lengths)] = left.flat
+    ids.ravel()[spans(starts + left.lengths, right.lengths)] = right.flat
+    predicts = spans(starts + left.lengths - 1, right.lengths)
+    return TokenBatch(onto(device, ids), onto(device, predicts), *_answers(right, device))
+
+
+def pack(prompts: Tokens, responses: Tokens, device: torch.device) -> TokenBatch:
+    """All prompts and then all responses in one row, without padding.
+
+    There may be several responses to a prompt: sequence i is prompt i, modulo their number, with response i.
+    """
+    left, right = _ragged(prompts), _ragged(responses)
+    asked = np.arange(len(right)) % len(left)
+    before, whole = left.lengths[asked], left.lengths[asked] + right.lengths
+    prompt = (left.lengths.cumsum() - left.lengths)[asked]
+    response = left.lengths.sum() + right.lengths.cumsum() - right.lengths
+    place = np.minimum(np.arange(whole.max()), whole[:, None] - 1)
+    tokens = place + np.where(place < before[:, None], prompt[:, None], (response - before)[:, None])
+    starts = np.arange(len(whole)) * whole.max()
+    places = np.concatenate([spans(starts[: len(left)], left.lengths), spans(starts + before, right.lengths)])
+    predicts = tokens.ravel()[spans(starts + before - 1, right.lengths)]
+    return TokenBatch(
+        onto(device, np.concatenate([left.flat, right.flat])[None]), onto(device, predicts), *_answers(right, device),
+        positions=onto(device, (places % whole.max())[None]),
+        rows=Rows(onto(device, tokens), onto(device, places)),
+    )  # fmt: skip
+
+
+def _ragged(rows: Tokens) -> Ragged:
+    return rows if isinstance(rows, Ragged) else Ragged.of(rows)
+
+
+def _answers(responses: Ragged, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What is predicted: the tokens, whose they are, and how many each response has."""
+    owner = np.repeat(np.arange(len(responses)), responses.lengths)
+    return onto(device, responses.flat), onto(device, owner), onto(device, responses.lengths)
 
 
 def response_logits(policy: Policy, batch: TokenBatch) -> Tensor:
     """Logits at the response positions only, (tokens, vocabulary): no projection is spent on prompts and padding."""
 
     def at_responses(hidden: Tensor) -> Tensor:
-        return hidden.flatten(0, 1).index_select(0, batch.predicts)[None]
+        return _at_responses(hidden, batch)[None]
 
-    return policy.run(at_responses, input_ids=batch.input_ids, use_cache=False).logits[0].float()  # type: ignore[no-any-return]
+    return policy.run(at_responses, **batch.inputs).logits[0].float()  # type: ignore[no-any-return]
 
 
-def token_logps(logits: Tensor, batch: TokenBatch) -> Tensor:
+def _at_responses(hidden: Tensor, batch: TokenBatch) -> Tensor:
+    return hidden.flatten(0, 1).index_select(0, batch.predicts)
+
+
+Values = Callable[[Tensor, Tensor], Tensor]
+"""A function of logits, (tokens, vocabulary), and of the tokens that followed, (tokens,): one value each."""
+
+
+def response_values(policy: Policy, batch: TokenBatch, *asked: Values) -> list[Tensor]:
+    """Functions of the logits at the response positions, (tokens,) each; at most TRAINED_LOGITS logits are held at once.
+
+    Where there are more, the body runs once, and logits are computed part by part, and again for the backward pass.
+    """
+    at_once = max(1, TRAINED_LOGITS // policy.vocabulary)
+    if len(batch.targets) <= at_once:
+        logits = response_logits(policy, batch)
+        return [values(logits, batch.targets) for values in asked]
+
+    def of_part(hidden: Tensor, targets: Tensor) -> list[Tensor]:
+        logits = policy.logits(hidden).float()
+        return [values(logits, targets) for values in asked]
+
+    hidden = _at_responses(policy.hidden(**batch.inputs), batch).split(at_once)
+    parts = [
+        checkpoint(of_part, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in zip(hidden, batch.targets.split(at_once), strict=True)
+    ]
+    return [torch.cat(values) for values in zip(*parts, strict=True)]
+
+
+def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """log π(y_t|x, y<t) of each response token under its logits; nats, (tokens,)."""
-    return -torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
+    return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
-def collision_logps(logits: Tensor) -> Tensor:
+def collision_logps(logits: Tensor, _: Tensor) -> Tensor:
     """log Σ_v π(v)² at each position, the log-probability that two draws agree; nats, no gradient, (tokens,)."""
     return (2 * logits.detach().log_softmax(-1)).logsumexp(-1)
 
@@ -80,7 +164,7 @@ def sum_by_sequence(values: Tensor, batch: TokenBatch) -> Tensor:
 
 def sequence_logps(policy: Policy, batch: TokenBatch) -> Tensor:
     """log π(y|x) of each sequence: summed over its response tokens, nats, (sequences,)."""
-    return sum_by_sequence(token_logps(response_logits(policy, batch), batch), batch)
+    return sum_by_sequence(response_values(policy, batch, token_logps)[0], batch)
 
 
 def score_tokens(
@@ -89,9 +173,9 @@ def score_tokens(
     """log π(y_t|x, y<t) of every response token of any number of sequences, in their order; nats, on the CPU."""
     parts: list[Tensor] = [torch.empty(0)] * len(prompts)
     for rows in batches_of(policy, prompts, responses, batch_size):
-        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
+        batch = lay_out(policy, [prompts[i] for i in rows], [responses[i] for i in rows])
         with torch.inference_mode():
-            scores = token_logps(response_logits(policy, batch), batch).cpu()
+            scores = response_values(policy, batch, token_logps)[0].cpu()
         for row, part in zip(rows, scores.split(batch.lengths.tolist()), strict=True):
             parts[row] = part
     return torch.cat(parts)
@@ -103,7 +187,7 @@ def score_all(
     """log π(y|x) of any number of sequences, in batches of similar length; nats, (sequences,), on the CPU."""
     scores = torch.empty(len(prompts))
     for rows in batches_of(policy, prompts, responses, batch_size):
-        batch = collate([prompts[i] for i in rows], [responses[i] for i in rows], policy.pad, policy.device)
+        batch = lay_out(policy, [prompts[i] for i in rows], [responses[i] for i in rows])
         with torch.inference_mode():
             scores[rows] = sequence_logps(policy, batch).cpu()
     return scores

@@ -10,6 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from posweep.policy.base import Policy, products
+from posweep.policy.packed import packs
 from posweep.policy.reproducible import seeded
 from posweep.policy.texts import ANSWER, BEGIN, END, PAD, SPECIAL, UNKNOWN, Texts
 from posweep.settings import ScratchModel
@@ -65,4 +66,5 @@ def new_policy(settings: ScratchModel, tokenizer: PreTrainedTokenizerFast) -> Po
         attn_implementation="sdpa",
     )
     with seeded(settings.seed):
-        return Policy(LlamaForCausalLM(config), Texts.own(tokenizer), products(settings.dtype))
+        model = LlamaForCausalLM(config)
+    return Policy(model, Texts.own(tokenizer), products(settings.dtype), packs=packs(model))

@@ -16,9 +16,11 @@ from posweep.policy.base import Policy, onto
 from posweep.policy.reproducible import stream
 from posweep.policy.score import (
     TokenBatch,
-    collate,
+    Values,
     collision_logps,
-    response_logits,
+    lay_out,
+    pack,
+    response_values,
     sequence_logps,
     sum_by_sequence,
     token_logps,
@@ -35,14 +37,22 @@ def objective_of(spec: TrialSpec) -> Objective:
 
 def preference_loss(spec: TrialSpec, shared: Shared) -> PairLoss:
     """The trial's objective on the training pairs."""
-    return PairLoss(objective_of(spec), shared.policy, shared.pairs, shared.pair_logps, "train", spec.seed)
+    return PairLoss(
+        objective_of(spec), shared.policy, shared.pairs, shared.pair_logps, "train", spec.seed, shares_prompts(spec)
+    )
 
 
 def held_out_loss(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet) -> PairLoss:
     """The trial's objective on the held-out pairs of a set."""
     return PairLoss(
-        objective_of(spec), shared.policy, evaluation.pairs, evaluation.reference, evaluation.name, spec.seed
-    )
+        objective_of(spec), shared.policy, evaluation.pairs, evaluation.reference, evaluation.name, spec.seed,
+        shares_prompts(spec),
+    )  # fmt: skip
+
+
+def shares_prompts(spec: TrialSpec) -> bool:
+    """Whether the prompt of a pair is computed once for both responses."""
+    return bool(spec.train.get("prefix_sharing", False))
 
 
 @dataclass
@@ -50,6 +60,7 @@ class PairLoss:
     """An objective on some pairs, given what the reference makes of them: what `policy.train.optimise` minimises.
 
     `name` and `seed` name the stream that SamPO draws its tokens from, anew for each epoch.
+    `shares`: whether the prompt of a pair is computed once for both responses.
     """
 
     objective: Objective
@@ -58,6 +69,7 @@ class PairLoss:
     reference: ReferenceLogps
     name: str
     seed: int
+    shares: bool = False
     _common: dict[int, CommonPairs] = field(default_factory=dict)
 
     @property
@@ -67,17 +79,14 @@ class PairLoss:
 
     def forward(self, batch: Batch) -> Columns:
         """log π of both responses in one pass, and what else the objective asks of the policy."""
-        items, asked = batch.items, needs(self.objective)
-        prompts = [self.pairs.prompts_of(side)[i] for side in ("chosen", "rejected") for i in items]
-        responses = [self.pairs.chosen[i] for i in items] + [self.pairs.rejected[i] for i in items]
-        tokens = collate(prompts, responses, self.policy.pad, self.policy.device)
-        logits = response_logits(self.policy, tokens)
-        by_token = token_logps(logits, tokens)
+        tokens, asked = self._tokens(batch.items), needs(self.objective)
+        values: list[Values] = [token_logps] + [collision_logps] * ("collisions" in asked)
+        by_token, *collisions = response_values(self.policy, tokens, *values)
         columns = _both("policy_{}_logps", sum_by_sequence(by_token, tokens))
         if "sampled" in asked or "shared" in asked:
             columns |= _both("policy_{}_common_logps", self._common_logps(batch, by_token, tokens))
-        if "collisions" in asked:
-            columns |= _both("policy_{}_collision_logps", sum_by_sequence(collision_logps(logits), tokens))
+        for each in collisions:
+            columns |= _both("policy_{}_collision_logps", sum_by_sequence(each, tokens))
         if "mismatched" in asked:
             columns["policy_mismatched_logps"] = self._mismatched_logps(batch)
         return columns
@@ -99,10 +108,20 @@ class PairLoss:
         }
         return Losses(out.losses, charts)
 
+    def _tokens(self, items: np.ndarray) -> TokenBatch:
+        """Chosen and then rejected responses with their prompts."""
+        flat = self.pairs.flat
+        prompts = flat["prompts"].take(items)
+        responses = flat["chosen"].take(items).beside(flat["rejected"].take(items))
+        if self.shares:
+            return pack(prompts, responses, self.policy.device)
+        others = flat.get("rejected_prompts", flat["prompts"]).take(items)
+        return lay_out(self.policy, prompts.beside(others), responses)
+
     def _known(self, batch: Batch) -> dict[str, Tensor]:
         """What does not depend on the policy: lengths, and what the reference makes of the batch."""
         items, device, asked = batch.items, self.policy.device, needs(self.objective)
-        lengths = [[len(side[i]) for i in items] for side in (self.pairs.chosen, self.pairs.rejected)]
+        lengths = np.stack([self.pairs.flat[side].lengths[items] for side in ("chosen", "rejected")])
         known = dict(zip(("chosen_lengths", "rejected_lengths"), onto(device, lengths), strict=True))
         rows = onto(device, items)
         if not self.objective.reference_free:
@@ -136,10 +155,10 @@ class PairLoss:
 
     def _mismatched_logps(self, batch: Batch) -> Tensor:
         """log π of responses to other prompts, without gradient: they only set a reference point."""
-        prompts = [self.pairs.prompts[i] for i in batch.items]
+        prompts = self.pairs.flat["prompts"].take(batch.items)
         responses = [self._mismatched().responses[i] for i in batch.items]
         with torch.no_grad():
-            return sequence_logps(self.policy, collate(prompts, responses, self.policy.pad, self.policy.device))
+            return sequence_logps(self.policy, lay_out(self.policy, prompts, responses))
 
     def _mismatched(self) -> Mismatched:
         if self.reference.mismatched is None:

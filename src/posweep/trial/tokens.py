@@ -9,6 +9,7 @@ import numpy as np
 
 from posweep.artifacts.pairs import TokenPairs
 from posweep.artifacts.reference import TokenLogps
+from posweep.policy.packed import spans
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class CommonTokens:
 
     def of(self, items: Sequence[int] | np.ndarray) -> np.ndarray:
         """The flags of some pairs' responses, one after the other."""
-        starts = np.concatenate([[0], self.ends])
-        return np.concatenate([self.flags[starts[i] : starts[i + 1]] for i in items])
+        lengths = np.diff(self.ends, prepend=0)
+        return self.flags[spans((self.ends - lengths)[items], lengths[items])]
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Values of all tokens summed over the flagged ones of each pair, (pairs,)."""
