@@ -49,7 +49,7 @@ class Texts:
 
     def prompts(self, prompts: Sequence[Prompt], limit: int) -> Encoded:
         """Prompts in tokens, at most `limit`; a conversation loses its oldest turns first, its form stays whole."""
-        rows = [FORMS[self.form](self, prompt, limit) for prompt in prompts]
+        rows = FORMS[self.form](self, prompts, limit)
         return Encoded([row for row, _ in rows], sum(cut for _, cut in rows))
 
     def responses(self, responses: Sequence[str], limit: int) -> Encoded:
@@ -87,35 +87,36 @@ class Texts:
 Cut = tuple[list[int], bool]
 
 
-def _own(texts: Texts, prompt: Prompt, limit: int) -> Cut:
+def _own(texts: Texts, prompts: Sequence[Prompt], limit: int) -> list[Cut]:
     begin, answer = int(texts.tokenizer.bos_token_id), int(texts.tokenizer.convert_tokens_to_ids(ANSWER))
-    ids, room = texts.encode([prompt_text(prompt)])[0], max(0, limit - 2)
-    return [begin, *ids[max(0, len(ids) - room) :], answer], len(ids) > room
+    room = max(0, limit - 2)
+    asked = texts.encode([prompt_text(prompt) for prompt in prompts])
+    return [([begin, *ids[max(0, len(ids) - room) :], answer], len(ids) > room) for ids in asked]
 
 
-def _text(texts: Texts, prompt: Prompt, limit: int) -> Cut:
-    return _from_the_left(texts, prompt_text(prompt), limit)
+def _text(texts: Texts, prompts: Sequence[Prompt], limit: int) -> list[Cut]:
+    return _from_the_left(texts, [prompt_text(prompt) for prompt in prompts], limit)
 
 
-def _transcript(texts: Texts, prompt: Prompt, limit: int) -> Cut:
-    written = "".join(SPEAKERS[turn.role] + turn.content for turn in messages(prompt))
-    return _from_the_left(texts, written + SPEAKERS["assistant"].rstrip(), limit)
+def _transcript(texts: Texts, prompts: Sequence[Prompt], limit: int) -> list[Cut]:
+    written = ("".join(SPEAKERS[turn.role] + turn.content for turn in messages(prompt)) for prompt in prompts)
+    return _from_the_left(texts, [text + SPEAKERS["assistant"].rstrip() for text in written], limit)
 
 
-def _from_the_left(texts: Texts, written: str, limit: int) -> Cut:
-    """A plain text behind the token that begins every text of this tokenizer, if it has one."""
+def _from_the_left(texts: Texts, written: Sequence[str], limit: int) -> list[Cut]:
+    """Plain texts behind the token that begins every text of this tokenizer, if it has one."""
     begin = texts.tokenizer.bos_token_id
     first = [int(begin)] if begin is not None and texts.tokenizer("a")["input_ids"][:1] == [begin] else []
-    ids, room = texts.encode([written])[0], limit - len(first)
-    return [*first, *ids[max(0, len(ids) - room) :]], len(ids) > room
+    room = limit - len(first)
+    return [([*first, *ids[max(0, len(ids) - room) :]], len(ids) > room) for ids in texts.encode(written)]
 
 
-def _chat(texts: Texts, prompt: Prompt, limit: int) -> Cut:
-    """The chat template around as much of the conversation's end as there is room for."""
-    fitted = fit(question, texts.tokenizer, prompt, (), limit)
-    return list(fitted.row.ids[-limit:]), fitted.cut
+def _chat(texts: Texts, prompts: Sequence[Prompt], limit: int) -> list[Cut]:
+    """The chat template around as much of each conversation's end as there is room for."""
+    fitted = (fit(question, texts.tokenizer, prompt, (), limit) for prompt in prompts)
+    return [(list(one.row.ids[-limit:]), one.cut) for one in fitted]
 
 
-FORMS: dict[str, Callable[[Texts, Prompt, int], Cut]] = {
+FORMS: dict[str, Callable[[Texts, Sequence[Prompt], int], list[Cut]]] = {
     "own": _own, "chat": _chat, "transcript": _transcript, "text": _text,
 }  # fmt: skip

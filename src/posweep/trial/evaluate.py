@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from posweep.artifacts.shared import Shared
 from posweep.errors import Diverged, JudgeUnavailable, NotFinite, OutOfMemory, PosweepError
 from posweep.records import DIVERGED_BY, HeldOutPair, Response, TrialSpec
 from posweep.trial.course import Course
-from posweep.trial.generate import generate
+from posweep.trial.generate import Stage, generate
 from posweep.trial.halving import halving, sampling_sentence
 from posweep.trial.judge import judge
 from posweep.trial.measure import Measured, held_out_pairs, measure
+
+Respond = Callable[[TrialSpec, Shared, Stage], list[Response]]
+"""Draws the responses of a trial's policy, as `generate` does."""
 
 DRAWN = "sample_batch_size"
 """The note of how many responses at once did fit."""
@@ -24,19 +27,21 @@ class Unjudged(Exception):
 
     def __init__(self, reason: PosweepError, responses: tuple[Response, ...], held_out: tuple[HeldOutPair, ...]):
         self.reason, self.responses, self.held_out = reason, responses, held_out
-        self.curves: Mapping[str, list[list[float]]] = {}
         super().__init__(str(reason))
 
 
-def evaluate(spec: TrialSpec, shared: Shared, course: Course, step: int) -> Measured:
+def evaluate(spec: TrialSpec, shared: Shared, course: Course, step: int, respond: Respond | None = None) -> Measured:
     """Everything measured on the policy as it stands.
+
+    Args:
+        respond: how it answers the prompts, if not by itself.
 
     Raises:
         Diverged: it gives no probabilities, is infinitely far from the SFT model, or writes what no judge can score.
     """
     shared.policy.model.eval()
     try:
-        drawn, held_out = _drawn(spec, shared, course)
+        drawn, held_out = _drawn(spec, shared, course, respond or generate)
         if not all(math.isfinite(response.kl) for response in drawn):
             raise Diverged(step, "KL to SFT")
         with course.clock.stage("judge"):
@@ -49,20 +54,22 @@ def evaluate(spec: TrialSpec, shared: Shared, course: Course, step: int) -> Meas
         shared.policy.model.train()
 
 
-def _drawn(spec: TrialSpec, shared: Shared, course: Course) -> tuple[list[Response], tuple[HeldOutPair, ...]]:
+def _drawn(
+    spec: TrialSpec, shared: Shared, course: Course, respond: Respond
+) -> tuple[list[Response], tuple[HeldOutPair, ...]]:
     """The policy's responses, and what it makes of held-out pairs."""
 
     def draw(size: int) -> tuple[list[Response], tuple[HeldOutPair, ...]]:
         fewer, clock = _at_once(shared, size), course.clock
         with clock.stage("generate"):
-            responses = generate(spec, fewer, clock.stage)
+            responses = respond(spec, fewer, clock.stage)
         with clock.stage("measure"):
             return responses, held_out_pairs(spec, fewer)
 
     def again(size: int) -> None:
         course.notes[DRAWN] = size
 
-    most = max(len(evaluation.prompts) for evaluation in shared.evaluation)
+    most = sum(len(evaluation.prompts) for evaluation in shared.evaluation)
     size = course.notes.get(DRAWN, min(shared.configuration.sample.batch_size, most))
     return halving(draw, size, again, sampling_sentence(shared.configuration))
 
