@@ -1,6 +1,7 @@
 """Trials that are lost, fail again and again, or are told to stop, on an executor that does what a test says."""
 
 import io
+import json
 import os
 import signal
 import threading
@@ -140,6 +141,17 @@ def test_what_runs_is_noted_while_it_runs(sweep):
     sweep.trials.run(sweep.keys)
     assert noted == [True] * 6
     assert running_keys(sweep.folder) == set()
+
+
+def test_a_trial_that_has_failed_is_not_noted_as_running(sweep):
+    """Of one that has finished there is a result, which is looked at first."""
+    noted = {}
+    note = sweep.folder / "running.json"
+    sweep.trials.recorder = SimpleNamespace(send=lambda key: noted.update({key: json.loads(note.read_text())}))
+    sweep.executor.scripts[sweep.keys[-1]] = ["failed"]
+    sweep.trials.run(sweep.keys)
+    assert noted[sweep.keys[-1]] == []
+    assert noted.keys() == set(sweep.keys)
 
 
 # --- signals

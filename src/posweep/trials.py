@@ -13,7 +13,7 @@ from posweep.ledger import Ledger
 from posweep.mirror import NoMirror
 from posweep.progress import Progress
 from posweep.recorder import Recorder
-from posweep.records import TrialFailure, TrialSpec
+from posweep.records import TrialFailure, TrialResult, TrialSpec
 from posweep.stop import Stop, StopRule
 
 FULL = "its disk is full or read-only"
@@ -85,25 +85,25 @@ class Trials:
 
     def _tell(self, event: Event) -> None:
         """What became of a trial, to policies, display, tracker and stop rule."""
-        event = self._as_recorded(event)
-        result = self.ledger.result(event.key) if event.kind in ("finished", "diverged") else None
+        event, result = self._as_recorded(event)
         self._prune(event)
         self.progress.event(event, result)
-        with suppress(OSError):  # a note for posweep status; a disk that is full says so elsewhere
-            note_running(self.work.folder, self.progress.running())
+        if event.kind not in ("finished", "diverged"):  # a result says it
+            with suppress(OSError):  # a note for posweep status; a disk that is full says so elsewhere
+                note_running(self.work.folder, self.progress.running())
         if result or event.kind == "failed":
             self.recorder.send(event.key)
         if reason := self.rule.count(event.kind):
             self.stop.ask(reason)
 
-    def _as_recorded(self, event: Event) -> Event:
-        """How a trial ended, as the ledger has it: executors know less, and may have it from hearsay."""
+    def _as_recorded(self, event: Event) -> tuple[Event, TrialResult | None]:
+        """How a trial ended, as the ledger has it, and its result: executors know less, and may have it from hearsay."""
         if event.kind not in ("finished", "diverged", "failed"):
-            return event
+            return event, None
         spec = self.work.specs[event.key]
         if result := self.ledger.finished([spec]).get(event.key):
-            return Event("diverged" if result.status == "diverged" else "finished", event.key)
-        return Event("failed" if self.ledger.failures([spec]) else "lost", event.key)
+            return Event("diverged" if result.status == "diverged" else "finished", event.key), result
+        return Event("failed" if self.ledger.failures([spec]) else "lost", event.key), None
 
     def _prune(self, event: Event) -> None:
         """Where workers share a storage, only here do the policies of all nodes meet."""
