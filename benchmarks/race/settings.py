@@ -1,0 +1,67 @@
+"""Which of TRL's settings make it fastest on this machine, so that the race is against the best of them.
+
+    python benchmarks/race/settings.py [TURNS]
+
+DPO's and SimPO's trainers, one thread, all settings in turn: medians of the processor's seconds and of wall time.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from course import lay_out
+from opponent import Opponent
+from table import table
+
+from posweep.trial.course import Stopwatch
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as raced": {},
+    "random batches": {"train_sampling_strategy": "random"},
+    "group_by_length": {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False},
+    "unfused AdamW": {"optim": "adamw_torch"},
+    "a loader's process": {"dataloader_num_workers": 1},
+    "a log each step": {"logging_steps": 1},
+    "one log": {"logging_steps": 1000},
+    "lengths in eights": {"pad_to_multiple_of": 8},
+}
+PAIRED = ("pad_to_multiple_of",)
+"""What only DPO's trainer has."""
+
+
+def main(turns: int) -> None:
+    """Train with each variant in turn and print a table."""
+    folder = Path("outputs/race/settings").resolve()
+    course = lay_out(folder / "course", 3)
+    course.put_pairs(folder)
+    opponent = Opponent(course, folder, keeps=True, tracked=False)
+    chosen = {trial["method"]: trial for trial in course.trials if trial["method"] != "ln_dpo"}
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for _ in range(turns + 1):
+        for name, others in VARIANTS.items():
+            for method, trial in chosen.items():
+                if method == "dpo" or not set(others) & set(PAIRED):
+                    found.setdefault((name, method), []).append(seconds(opponent, trial, others))
+    rows = []
+    for name in VARIANTS:
+        cells = [
+            [median(times) for times in zip(*found[name, method][1:], strict=True)]
+            for method in chosen
+            if (name, method) in found
+        ]
+        rows.append([name, *(f"{value:.2f}" for pair in cells for value in pair)])
+    print(table(["", *(f"{method}, {what}" for method in chosen for what in ("processor s", "wall s"))], rows))
+
+
+def seconds(opponent: Opponent, trial: dict[str, Any], others: dict[str, Any]) -> tuple[float, float]:
+    """Of the processor and of the clock, for the steps of one training."""
+    clock = Stopwatch()
+    trainer = opponent.train(trial, *opponent.models(), clock, **others)
+    return trainer.lap.processor, clock.seconds["train"]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
