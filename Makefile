@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test torture test-sweeps test-peers bench check format docs plan sweep status report ui clean
+.PHONY: help demo smoke test torture test-sweeps test-peers bench bench-all race check format docs plan sweep status report ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,11 +27,20 @@ test-sweeps: .venv/ready  ## run the documentation's long sweeps as it says: hal
 test-peers: .venv-peers/ready  ## compare losses and gradients with TRL, in an environment of its own
 	TRL_EXPERIMENTAL_SILENCE=1 .venv-peers/bin/python -m pytest tests/peers
 
-bench: .venv/ready  ## measure what an objective costs in a training step, and what a plan, a trial and a report take
+bench: .venv/ready race  ## how fast, beside TRL and beside what the machine can do: half an hour on 2 cores
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/limits.py
+
+bench-all: bench  ## all that is measured: the same, how cost grows, and what objectives, plans and reports take, an hour
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/objectives.py
 	$(BIN)/python benchmarks/plan.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/report.py
+
+race: .venv-peers/ready  ## the same sweep by posweep and by loops around TRL, in an environment of its own
+	.venv-peers/bin/python benchmarks/race/race.py
 
 check: .venv/ready  ## format, lint, types, import floors
 	$(BIN)/ruff format --check src tests docs benchmarks
