@@ -31,7 +31,7 @@ FIRST = 8
 """Steps that are compared before rounding has had time to grow."""
 
 Run = Mapping[str, Any]
-"""One sweep: `wall` and `report` in seconds, `peaks` of its workers in MB, and its `trials`."""
+"""One sweep: `wall`, `once` and `report` in seconds, `peaks` of its workers in MB, and its `trials`."""
 
 
 def tables(runs: Mapping[str, Sequence[Run]]) -> str:
@@ -63,6 +63,7 @@ def sweeps(runs: Mapping[str, Sequence[Run]]) -> str:
     """Whole commands: wall time with and without the report that only posweep writes, and memory."""
     rows = [
         row("whole sweep, s", runs, lambda turns: median(run["wall"] - run["report"] for run in turns)),
+        row("of which what is made once, s", runs, lambda turns: median(run["once"] for run in turns)),
         row("with the report, s", runs, lambda turns: median(run["wall"] for run in turns)),
         row("largest worker, MB", runs, lambda turns: max(max(run["peaks"]) for run in turns), "{:.0f}"),
         row("middle worker, MB", runs, lambda turns: median(peak for run in turns for peak in run["peaks"]), "{:.0f}"),

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def main(course: Course, folder: Path, name: str) -> None:
     os.environ.update(surroundings(folder))
     for logger in ("ray", "ray.tune", "ray.air"):
         logging.getLogger(logger).setLevel(logging.ERROR)
+    began = time.perf_counter()
     prepare(course, folder)
+    once = time.perf_counter() - began
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     work = {"course": str(course.folder), "folder": str(folder), "how": OPPONENTS[name]}
     keeps = OPPONENTS[name].get("keeps", False)
@@ -46,7 +49,7 @@ def main(course: Course, folder: Path, name: str) -> None:
     ).fit()  # fmt: skip
     ray.shutdown()
     trials = [json.loads((folder / f"{trial['key']}.json").read_text()) for trial in course.trials]
-    (folder / "result.json").write_text(json.dumps({"report": 0.0, "trials": trials}))
+    (folder / "result.json").write_text(json.dumps({"once": once, "report": 0.0, "trials": trials}))
 
 
 def surroundings(folder: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from posweep import launch
+from posweep.artifacts import shared
 from posweep.config import configure
 from posweep.judges import wins
 from posweep.plan import make_plan
@@ -140,8 +141,9 @@ def test_win_rates_are_those_of_posweep(race):
 # --- what is told
 
 
-def test_the_report_is_timed_apart_by_a_name_that_launch_has(race):
+def test_the_report_and_what_is_made_once_are_timed_by_names_that_are_there(race):
     assert callable(launch.refresh)
+    assert callable(shared.prepare)
     spent: list[float] = []
     assert race.ours.timed(lambda value: value + 1, spent)(1) == 2
     assert len(spent) == 1
@@ -155,7 +157,7 @@ def a_run(wall: float, train: float, losses: list[float], report: float = 0.0) -
         }
         for method in ("dpo", "simpo")
     ]  # fmt: skip
-    return {"wall": wall, "report": report, "peaks": [100.0, 200.0], "trials": trials}
+    return {"wall": wall, "once": 1.0, "report": report, "peaks": [100.0, 200.0], "trials": trials}
 
 
 def test_tables_hold_medians_ratios_and_what_is_left(race, monkeypatch):
