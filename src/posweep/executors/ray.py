@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -10,8 +11,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ class RayExecutor:
         storage, listening = tempfile.mkdtemp(prefix="posweep-ray-"), _listening(listen, work.folder, search)
         trainable = tune.with_resources(tune.with_parameters(_trainable(), work=work), self._placement(work, keys))
         try:
-            tune.Tuner(
+            tuner = tune.Tuner(
                 trainable,
                 param_space={"key": tune.grid_search(list(keys))},
                 tune_config=tune.TuneConfig(reuse_actors=True, search_alg=search),
@@ -141,7 +142,9 @@ class RayExecutor:
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # other nodes lack that folder
                     callbacks=[listening],
                 ),
-            ).fit()  # fmt: skip
+            )  # fmt: skip
+            with _looked_up_once():
+                tuner.fit()
         finally:
             shutil.rmtree(storage, ignore_errors=True)
         if listening.error:
@@ -232,6 +235,26 @@ def _listening(listen: Listener, folder: Path, search: Any) -> Any:
                 search.set_finished()
 
     return Listening()
+
+
+@contextmanager
+def _looked_up_once() -> Iterator[None]:
+    """Tune asks the cluster five times a trial for the class that it was given; inside, an answer stays."""
+    from ray.tune.registry import _global_registry
+
+    registry: Any = _global_registry
+    ask, known = registry.contains, set[tuple[str, ...]]()
+
+    def contains(*name: str) -> bool:
+        if name not in known and ask(*name):
+            known.add(name)
+        return name in known
+
+    registry.get, registry.contains = functools.cache(registry.get), contains
+    try:
+        yield
+    finally:
+        del registry.get, registry.contains
 
 
 def _refused(address: str, error: Exception) -> str:
