@@ -19,6 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posweep.trial.course import Stopwatch
 
+BY_LENGTH = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
+"""Batches of similar length, longest first in runs of 50: transformers' own, if lengths lie beside the pairs."""
+
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 disable_progress_bars()
@@ -31,6 +34,7 @@ class Opponent:
     Attributes:
         folder: where pairs and baselines lie, and trainers may write; TRL keeps beside the pairs what it makes of them.
         our_order: whether trainers get posweep's batches.
+        by_length: whether their own sampler groups by length.
         keeps: whether weights, tokens and the reference's log-probs stay for the next trial.
         tracked: whether MLflow is told.
     """
@@ -38,6 +42,7 @@ class Opponent:
     course: Course
     folder: Path
     our_order: bool = False
+    by_length: bool = False
     keeps: bool = False
     tracked: bool = True
     _models: tuple[Any, Any, Any] | None = None
@@ -76,6 +81,7 @@ class Opponent:
         order, free = self.course.facts["order"][str(trial["seed"])], trial["method"] in REFERENCE_FREE
         with clock.stage("data"):
             pairs = load_from_disk(self.folder / "pairs")
+        others = {**(BY_LENGTH if self.by_length else {}), **others}
         settings = settings_of(trial, len(order), self.folder / "trainers" / trial["key"], self.tracked, **others)
         trainer = build(
             trial, settings, model, reference, tokenizer, pairs, clock, order if self.our_order else None,

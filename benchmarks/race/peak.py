@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-EVERY = 0.5
+EVERY = 1.0
 """Seconds between looks; the system keeps the high-water mark, so only what a worker takes at its very end is missed."""
 
 

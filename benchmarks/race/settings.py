@@ -7,34 +7,30 @@ DPO's and SimPO's trainers, one thread, all settings in turn: medians of the pro
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from course import lay_out
-from opponent import Opponent
+from opponent import BY_LENGTH, Opponent
 from table import table
 
 from posweep.trial.course import Stopwatch
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as raced": {},
-    "random batches": {"train_sampling_strategy": "random"},
-    "group_by_length": {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False},
+    "group_by_length": BY_LENGTH,
     "unfused AdamW": {"optim": "adamw_torch"},
-    "a loader's process": {"dataloader_num_workers": 1},
-    "a log each step": {"logging_steps": 1},
     "one log": {"logging_steps": 1000},
-    "lengths in eights": {"pad_to_multiple_of": 8},
 }
-PAIRED = ("pad_to_multiple_of",)
-"""What only DPO's trainer has."""
 
 
 def main(turns: int) -> None:
     """Train with each variant in turn and print a table."""
     folder = Path("outputs/race/settings").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
     course = lay_out(folder / "course", 3)
     course.put_pairs(folder)
     opponent = Opponent(course, folder, keeps=True, tracked=False)
@@ -43,15 +39,10 @@ def main(turns: int) -> None:
     for _ in range(turns + 1):
         for name, others in VARIANTS.items():
             for method, trial in chosen.items():
-                if method == "dpo" or not set(others) & set(PAIRED):
-                    found.setdefault((name, method), []).append(seconds(opponent, trial, others))
+                found.setdefault((name, method), []).append(seconds(opponent, trial, others))
     rows = []
     for name in VARIANTS:
-        cells = [
-            [median(times) for times in zip(*found[name, method][1:], strict=True)]
-            for method in chosen
-            if (name, method) in found
-        ]
+        cells = [[median(times) for times in zip(*found[name, method][1:], strict=True)] for method in chosen]
         rows.append([name, *(f"{value:.2f}" for pair in cells for value in pair)])
     print(table(["", *(f"{method}, {what}" for method in chosen for what in ("processor s", "wall s"))], rows))
 

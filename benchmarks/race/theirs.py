@@ -2,8 +2,8 @@
 
     python benchmarks/race/theirs.py COURSE FOLDER OPPONENT
 
-b1: TRL with its own sampler, a fresh process for each trial. b2: the same with posweep's batches. b3: b1 with processes that
-stay, and with them what TRL lets one keep.
+b1: TRL with its own sampler, a fresh process for each trial. b1_by_length: its sampler groups by length. b2: it is fed
+posweep's batches. b3: b1 with processes that stay, and with them what TRL lets one keep.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from typing import Any
 
 from course import WORKERS, Course
 
-OPPONENTS: dict[str, dict[str, bool]] = {"b1": {}, "b2": {"our_order": True}, "b3": {"keeps": True}}
+OPPONENTS: dict[str, dict[str, bool]] = {
+    "b1": {},
+    "b1_by_length": {"by_length": True},
+    "b2": {"our_order": True},
+    "b3": {"keeps": True},
+}
 
 
 def main(course: Course, folder: Path, name: str) -> None:
