@@ -4,8 +4,8 @@
 
 A trial measures 32 numbers; it has no curves and no rows. The executor alone gets the keys and nobody hears what became of
 them; then whole commands, first with `tracking=none`, then with a sqlite store. Prints seconds until the first trial starts,
-milliseconds a trial from there until the command has ended, the same of the whole command, and the driver's memory. With
-`tracker` the last of the three alone.
+milliseconds a trial from there until the command has ended, the same of the whole command, the driver's processor time from
+there on, which other programs do not move, and its memory. With `tracker` the last of the three alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,15 +47,20 @@ PARTS = ("executor alone", "with ledger", "with ledger and tracker")
 
 @dataclass
 class Sampled:
-    """A command while it ran: seconds since it began, bytes of its process, trials started."""
+    """A command while it ran: seconds since it began, bytes of its process, trials started, seconds that it computed."""
 
     seconds: float = 0.0
-    rows: list[tuple[float, int, int]] = field(default_factory=list)
+    rows: list[tuple[float, int, int, float]] = field(default_factory=list)
 
     @property
     def first(self) -> float:
         """Seconds until the first trial started."""
-        return next((second for second, _, begun in self.rows if begun), self.seconds)
+        return next((second for second, _, begun, _ in self.rows if begun), self.seconds)
+
+    @property
+    def computed(self) -> float:
+        """Seconds of the driver's processor time since then."""
+        return self.rows[-1][3] - next((spent for _, _, begun, spent in self.rows if begun), 0.0)
 
     @property
     def growth(self) -> float:
@@ -74,15 +80,17 @@ def main(n: int, word: str = "") -> None:
     """Run those whose name holds a word, and print a row each."""
     print(machine())
     print(
-        "| | until the first trial, s | ms a trial | ms a trial, whole command | driver's peak, MB | growth, MB a trial |"
+        "| | until the first trial, s | ms a trial | ms a trial, whole command | driver's processor, ms a trial | "
+        "driver's peak, MB | growth, MB a trial |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for part in (part for part in PARTS if word in part):
         with tempfile.TemporaryDirectory() as folder:
             found = sampled(part, n, Path(folder))
         each, whole = (found.seconds - found.first) / n * 1e3, found.seconds / n * 1e3
+        whole_and_computed = f"{whole:.1f} | {found.computed / n * 1e3:.1f}"
         memory = f"{found.peak / MB:.0f} | {found.growth / MB:.3f}"
-        print(f"| {part} | {found.first:.1f} | {each:.1f} | {whole:.1f} | {memory} |", flush=True)
+        print(f"| {part} | {found.first:.1f} | {each:.1f} | {whole_and_computed} | {memory} |", flush=True)
 
 
 def sampled(part: str, n: int, folder: Path) -> Sampled:
@@ -92,7 +100,10 @@ def sampled(part: str, n: int, folder: Path) -> Sampled:
     watched = psutil.Process(process.pid)
     while process.poll() is None:
         begun = starts.read_bytes().count(b"\n") if starts.exists() else 0
-        found.rows.append((time.monotonic() - began, watched.memory_info().rss, begun))
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            times = watched.cpu_times()
+            row = (time.monotonic() - began, watched.memory_info().rss, begun, times.user + times.system)
+            found.rows.append(row)
         time.sleep(0.2)
     found.seconds = time.monotonic() - began
     if process.returncode:
