@@ -11,13 +11,12 @@ import mlflow
 import numpy as np
 import torch
 import transformers
+from clock import Clock
 from course import Course
 from datasets import disable_progress_bars, load_from_disk
 from evaluation import divergence, encode, generate, measures
 from trainers import REFERENCE_FREE, build, settings_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from posweep.trial.course import Stopwatch
 
 BY_LENGTH = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
 """Batches of similar length, longest first in runs of 50: transformers' own, if lengths lie beside the pairs."""
@@ -48,7 +47,7 @@ class Opponent:
     _models: tuple[Any, Any, Any] | None = None
     _prepared: dict[bool, Any] = field(default_factory=dict)
 
-    def run(self, trial: Mapping[str, Any], clock: Stopwatch) -> dict[str, Any]:
+    def run(self, trial: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
         """Train and measure one trial; its seconds are those of the clock, stage by stage."""
         with clock.stage("log"):
             run = mlflow.start_run(run_name=trial["key"]) if self.tracked else None
@@ -61,7 +60,7 @@ class Opponent:
                 mlflow.log_metrics(found)
                 mlflow.end_run()
         return {
-            "key": trial["key"], "method": trial["method"], "seconds": clock.total(), "measures": found,
+            "key": trial["key"], "method": trial["method"], "seconds": clock.seconds, "measures": found,
             "losses": torch.stack(trainer.losses).tolist(),
         }  # fmt: skip
 
@@ -75,7 +74,7 @@ class Opponent:
         return self._models
 
     def train(
-        self, trial: Mapping[str, Any], model: Any, reference: Any, tokenizer: Any, clock: Stopwatch, **others: Any
+        self, trial: Mapping[str, Any], model: Any, reference: Any, tokenizer: Any, clock: Clock, **others: Any
     ) -> Any:
         """Train the policy; returns the trainer."""
         order, free = self.course.facts["order"][str(trial["seed"])], trial["method"] in REFERENCE_FREE
@@ -93,7 +92,7 @@ class Opponent:
             self._prepared[free] = trainer.train_dataset
         return trainer
 
-    def measure(self, model: Any, reference: Any, tokenizer: Any, clock: Stopwatch) -> dict[str, float]:
+    def measure(self, model: Any, reference: Any, tokenizer: Any, clock: Clock) -> dict[str, float]:
         """Draw a response to every prompt, compare policies along them, and judge them."""
         sets, model = self.course.facts["prompts"], model.eval()
         texts, lengths, kl = {}, {}, {}

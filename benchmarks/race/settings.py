@@ -13,11 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from clock import Clock
 from course import lay_out
 from opponent import BY_LENGTH, Opponent
 from table import table
-
-from posweep.trial.course import Stopwatch
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as raced": {},
@@ -49,7 +48,7 @@ def main(turns: int) -> None:
 
 def seconds(opponent: Opponent, trial: dict[str, Any], others: dict[str, Any]) -> tuple[float, float]:
     """Of the processor and of the clock, for the steps of one training."""
-    clock = Stopwatch()
+    clock = Clock()
     trainer = opponent.train(trial, *opponent.models(), clock, **others)
     return trainer.lap.processor, clock.seconds["train"]
 

@@ -111,9 +111,9 @@ def lasting() -> type:
 
 def record(opponent: Any, index: int, work: Mapping[str, Any]) -> Any:
     """Run a trial, write what it came to, and return what its process holds."""
-    from posweep.trial.course import Stopwatch
+    from clock import Clock
 
-    clock, course, folder = Stopwatch(), Course(Path(work["course"])), Path(work["folder"])
+    clock, course, folder = Clock(), Course(Path(work["course"])), Path(work["folder"])
     with clock.stage("import"):
         os.environ.update(surroundings(folder))
         from opponent import Opponent

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from clock import Clock
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
-
-from posweep.trial.course import Stopwatch
 
 LOSS = {"dpo": "sigmoid", "ln_dpo": "sigmoid_norm", "simpo": "simpo"}
 """What TRL calls each method's loss."""
@@ -31,7 +30,7 @@ class Timed:
         order: the rows of each step; None leaves them to the trainer's own sampler.
     """
 
-    def __init__(self, *arguments: Any, clock: Stopwatch, order: Order | None, **named: Any):
+    def __init__(self, *arguments: Any, clock: Clock, order: Order | None, **named: Any):
         self.clock, self.order = clock, order
         self.losses: list[torch.Tensor] = []
         super().__init__(*arguments, **named)
@@ -70,7 +69,7 @@ class Lap(TrainerCallback):
         processor: seconds of the processor that the steps took.
     """
 
-    def __init__(self, clock: Stopwatch):
+    def __init__(self, clock: Clock):
         self.clock, self._steps, self.processor = clock, ExitStack(), 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
@@ -108,7 +107,7 @@ def settings_of(trial: Mapping[str, Any], steps: int, folder: Path, tracked: boo
 
 def build(
     trial: Mapping[str, Any], settings: Mapping[str, Any], model: Any, reference: Any, tokenizer: Any, pairs: Any,
-    clock: Stopwatch, order: Order | None = None, prepared: Any = None,
+    clock: Clock, order: Order | None = None, prepared: Any = None,
 ) -> Any:  # fmt: skip
     """The method's trainer; the tokens of its data are stage `data`, the reference's log-probs `reference`.
 

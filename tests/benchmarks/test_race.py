@@ -31,7 +31,7 @@ def race():
     sys.path.insert(0, str(RACE))
     try:
         yield SimpleNamespace(
-            **{name: import_module(name) for name in ("course", "evaluation", "ours", "peak", "table")}
+            **{name: import_module(name) for name in ("clock", "course", "evaluation", "ours", "peak", "table")}
         )
     finally:
         sys.path.remove(str(RACE))
@@ -147,6 +147,18 @@ def test_the_report_and_what_is_made_once_are_timed_by_names_that_are_there(race
     spent: list[float] = []
     assert race.ours.timed(lambda value: value + 1, spent)(1) == 2
     assert len(spent) == 1
+
+
+def test_of_stages_inside_one_another_the_innermost_runs(race, monkeypatch):
+    moments = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0])
+    monkeypatch.setattr(race.clock.time, "perf_counter", lambda: next(moments))
+    clock = race.clock.Clock()
+    with clock.stage("log"):
+        with clock.stage("train"):
+            pass
+        with clock.stage("train"):
+            pass
+    assert clock.seconds == {"log": 2.0 + 8.0 + 32.0, "train": 4.0 + 16.0}
 
 
 def a_run(wall: float, train: float, losses: list[float], report: float = 0.0) -> dict:

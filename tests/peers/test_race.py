@@ -13,7 +13,7 @@ from posweep.artifacts.shared import prepare
 from posweep.artifacts.store import Store
 from posweep.config import configure
 from posweep.records import TrialSpec
-from posweep.trial.course import Course, Stopwatch
+from posweep.trial.course import Course
 from posweep.trial.training import train
 
 pytest.importorskip("trl")
@@ -32,7 +32,9 @@ def race():
     """The race's own modules, which are programs and in no package."""
     sys.path.insert(0, str(RACE))
     try:
-        yield SimpleNamespace(**{name: import_module(name) for name in ("course", "opponent", "race", "table")})
+        yield SimpleNamespace(
+            **{name: import_module(name) for name in ("clock", "course", "opponent", "race", "table")}
+        )
     finally:
         sys.path.remove(str(RACE))
 
@@ -59,7 +61,7 @@ def theirs(race, course, index, folder, **how):
         course.put_pairs(folder)
     opponent = race.opponent.Opponent(course, folder, tracked=False, **how)
     model, reference, tokenizer = opponent.models()
-    trainer = opponent.train(course.trials[index], model, reference, tokenizer, Stopwatch())
+    trainer = opponent.train(course.trials[index], model, reference, tokenizer, race.clock.Clock())
     return [float(loss) for loss in trainer.losses]
 
 
@@ -79,6 +81,6 @@ def test_a_process_that_stays_trains_as_a_fresh_one(race, course, tmp_path):
     opponent = race.opponent.Opponent(course, tmp_path, keeps=True, tracked=False)
     for index in (*RACED, RACED[0]):
         model, reference, tokenizer = opponent.models()
-        trainer = opponent.train(course.trials[index], model, reference, tokenizer, Stopwatch())
+        trainer = opponent.train(course.trials[index], model, reference, tokenizer, race.clock.Clock())
         found = [float(loss) for loss in trainer.losses]
         assert race.table.difference(theirs(race, course, index, tmp_path), found) < FIRST
