@@ -1,9 +1,10 @@
 """The same sweep by posweep and by loops around TRL, in turn, several times: `make bench`.
 
-    python benchmarks/race/race.py [--trials N] [--turns K] [--against b1,b2,b3] [--small]
+    python benchmarks/race/race.py [--trials N] [--turns K] [--against b1,b2,b3] [--small] [--write PLACE]
 
 Two workers of one thread each. Both sides get the SFT policy ready and make everything else themselves; posweep's report,
-which nobody else writes, is timed apart. Prints tables in Markdown; the seconds of every trial are in `outputs/race/`.
+which nobody else writes, is timed apart. Prints tables in Markdown, and writes them into a place of RESULTS.md (`race`, or
+`whole` for --trials 36); the seconds of every trial are in `outputs/race/`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from course import Course, lay_out
 from peak import Watch
-from table import OURS, tables
+from table import OURS, put, tables
 
 HERE, FOLDER = Path(__file__).parent, Path("outputs/race")
 OPPONENTS = ("b1", "b2", "b3")
@@ -32,7 +33,7 @@ SMALL = (
 """A race that shows only whether everything runs."""
 
 
-def main(trials: int, turns: int, runners: Sequence[str], small: bool) -> None:
+def main(trials: int, turns: int, runners: Sequence[str], small: bool, place: str) -> None:
     """Run everything in turn, each second turn the other way round, and print what it came to."""
     folder = FOLDER.resolve()
     course = lay_out(folder / "course", trials, SMALL if small else ())
@@ -43,6 +44,8 @@ def main(trials: int, turns: int, runners: Sequence[str], small: bool) -> None:
             print(f"turn {turn + 1} of {turns}: {name} {runs[name][-1]['wall']:.1f} s", file=sys.stderr)
             (folder / "race.json").write_text(json.dumps(runs))
     print(tables(runs))
+    if place:
+        put(HERE.parent / "RESULTS.md", place, tables(runs))
 
 
 def run(course: Course, name: str, folder: Path) -> dict[str, Any]:
@@ -70,5 +73,6 @@ if __name__ == "__main__":
     asked.add_argument("--turns", type=int, default=2)
     asked.add_argument("--against", default=",".join(OPPONENTS))
     asked.add_argument("--small", action="store_true")
+    asked.add_argument("--write", default="")
     given = asked.parse_args()
-    main(given.trials, given.turns, (OURS, *given.against.split(",")), given.small)
+    main(given.trials, given.turns, (OURS, *given.against.split(",")), given.small, given.write)

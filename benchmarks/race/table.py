@@ -167,3 +167,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Write text into a page between `<!-- name -->` and `<!-- /name -->`."""
+    before, opened, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    _, closed, after = rest.partition(f"<!-- /{name} -->\n")
+    if not opened or not closed:
+        raise ValueError(f"{page} has no place for {name}")
+    page.write_text(f"{before}{opened}\n{text}\n\n{closed}{after}", encoding="utf-8")

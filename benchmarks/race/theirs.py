@@ -38,7 +38,7 @@ def main(course: Course, folder: Path, name: str) -> None:
         logging.getLogger(logger).setLevel(logging.ERROR)
     began = time.perf_counter()
     prepare(course, folder)
-    once = time.perf_counter() - began
+    made = time.perf_counter() - began
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     work = {"course": str(course.folder), "folder": str(folder), "how": OPPONENTS[name]}
     keeps = OPPONENTS[name].get("keeps", False)
@@ -54,7 +54,7 @@ def main(course: Course, folder: Path, name: str) -> None:
     ).fit()  # fmt: skip
     ray.shutdown()
     trials = [json.loads((folder / f"{trial['key']}.json").read_text()) for trial in course.trials]
-    (folder / "result.json").write_text(json.dumps({"once": once, "report": 0.0, "trials": trials}))
+    (folder / "result.json").write_text(json.dumps({"once": made, "report": 0.0, "trials": trials}))
 
 
 def surroundings(folder: Path) -> dict[str, str]:

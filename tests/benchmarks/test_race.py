@@ -190,6 +190,24 @@ def test_tables_hold_medians_ratios_and_what_is_left(race, monkeypatch):
     assert f"{0.1 / 0.6:.1e} over the first" in found
 
 
+def test_tables_are_put_into_their_place_of_a_page(race, tmp_path):
+    page = tmp_path / "RESULTS.md"
+    page.write_text("a\n<!-- race -->\nold\n<!-- /race -->\nb\n<!-- whole -->\n<!-- /whole -->\n")
+    race.table.put(page, "whole", "new")
+    race.table.put(page, "race", "newer")
+    expected = "a\n<!-- race -->\n\nnewer\n\n<!-- /race -->\nb\n<!-- whole -->\n\nnew\n\n<!-- /whole -->\n"
+    assert page.read_text() == expected
+    with pytest.raises(ValueError, match="has no place for more"):
+        race.table.put(page, "more", "")
+
+
+def test_results_have_a_place_for_each_race(race, tmp_path):
+    page = tmp_path / "RESULTS.md"
+    page.write_text((RACE.parent / "RESULTS.md").read_text(encoding="utf-8"), encoding="utf-8")
+    for place in ("race", "whole"):
+        race.table.put(page, place, "| new |")
+
+
 def test_a_stage_that_one_side_lacks_has_no_ratio(race):
     runs = {"posweep": [a_run(10.0, 2.0, [0.5])], "b1": [a_run(20.0, 2.0, [0.5])]}
     runs["b1"][0]["trials"][0]["seconds"]["import"] = 4.0
