@@ -127,8 +127,10 @@ class RayExecutor:
 
     def _fit(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         from ray import tune
+        from ray.tune.execution import class_cache
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
+        class_cache.DEFAULT_ENV_VARS.clear()  # with variables of their own, actors pass by the processes that are up
         search = BasicVariantGenerator(max_concurrent=self.settings.workers or 0)
         storage, listening = tempfile.mkdtemp(prefix="posweep-ray-"), _listening(listen, work.folder, search)
         trainable = tune.with_resources(tune.with_parameters(_trainable(), work=work), self._placement(work, keys))
