@@ -131,7 +131,7 @@ class WorkerMirror(Mirror):
             self.storage.pull_all({name: self.folder / name for name in (_rows(key), _result(key))})
         for name in _failure(key):
             (self.folder / name).unlink(missing_ok=True)
-        self._pushed = {_checkpoint(key): _written(self.folder / _checkpoint(key))}
+        self._pushed[_checkpoint(key)] = _written(self.folder / _checkpoint(key))
 
     def _watch(self, key: str, ended: threading.Event) -> None:
         """Until the trial ends; a storage that is away for a moment is asked again a moment later."""

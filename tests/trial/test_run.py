@@ -185,7 +185,7 @@ def other_judges(smoke, shared, store):
 def test_other_judges_read_the_same_responses_and_train_nothing(plan, outcome, other_judges, monkeypatch):
     spec = dataclasses.replace(plan[0], score_key="other")
     fresh = run_trial(spec, other_judges)
-    monkeypatch.setattr(training, "optimise", None)
+    monkeypatch.setattr(training, "optimise_all", None)
     found = rescore(spec, other_judges, outcome)
     assert numbers(found) == numbers(fresh)
     assert found.result.score_key == "other"

@@ -8,6 +8,7 @@ from typing import Any
 
 from posweep.errors import PreflightError
 from posweep.executors.base import Event, Listener, Work, gpu_problem, gpus_here
+from posweep.executors.cohorts import cohorts
 from posweep.executors.nodes import Inspection, mark, visit
 from posweep.folder import asked_to_stop
 from posweep.settings import Configuration, ExecutorSettings
@@ -43,8 +44,10 @@ class LocalExecutor:
 
         if self._worker is None or self._worker.work is not work:
             self._worker = Worker(work)
-        for key in keys:
+        for cohort in cohorts(work, keys):
             if asked_to_stop(work.folder):
                 return
-            listen(Event("started", key))
-            listen(Event(self._worker.run(key), key))
+            for key in cohort:
+                listen(Event("started", key))
+            for key, end in self._worker.run_all(cohort).items():
+                listen(Event(end, key))

@@ -1,4 +1,7 @@
-"""The door to Ray: Tune dispatches keys to workers that stay warm. It gets nothing else to interpret."""
+"""The door to Ray: Tune dispatches keys to workers that stay warm. It gets nothing else to interpret.
+
+A unit is a trial, or a cohort of trials that share their passes.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,22 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from posweep.errors import PreflightError, first_line
 from posweep.executors import nodes
 from posweep.executors.base import Event, Listener, Work, core_problem, gpu_problem, gpus_here
+from posweep.executors.cohorts import cohorts
 from posweep.executors.nodes import Errand, Inspection, request_problems, unsatisfiable
 from posweep.folder import asked_to_stop
 from posweep.settings import Configuration, ExecutorSettings
 
 CHUNK = 1000
-"""Keys per fit: the driver's memory grows with the trials of one."""
+"""Units per fit: the driver's memory grows with the trials of one."""
 TIMEOUT = 5
 """Seconds a cluster may take to answer before anything is started."""
 LOOK = 0.25
@@ -80,10 +85,11 @@ class RayExecutor:
         ray.shutdown()
 
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
-        """Run the trials, at most `executor.workers` at a time."""
-        for start in range(0, len(keys), CHUNK):
+        """Run the trials, at most `executor.workers` at a time, or as many cohorts of those that share their passes."""
+        units = cohorts(work, keys)
+        for start in range(0, len(units), CHUNK):
             if not asked_to_stop(work.folder):
-                self._fit(work, keys[start : start + CHUNK], listen)
+                self._fit(work, units[start : start + CHUNK], listen)
 
     def _start(self) -> None:
         import ray
@@ -125,7 +131,7 @@ class RayExecutor:
         finally:
             _demand([])  # a demand outlives us, and what it brings costs money
 
-    def _fit(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
+    def _fit(self, work: Work, units: Sequence[tuple[str, ...]], listen: Listener) -> None:
         from ray import tune
         from ray.tune.execution import class_cache
         from ray.tune.search.basic_variant import BasicVariantGenerator
@@ -133,11 +139,11 @@ class RayExecutor:
         class_cache.DEFAULT_ENV_VARS.clear()  # with variables of their own, actors pass by the processes that are up
         search = BasicVariantGenerator(max_concurrent=self.settings.workers or 0)
         storage, listening = tempfile.mkdtemp(prefix="posweep-ray-"), _listening(listen, work.folder, search)
-        trainable = tune.with_resources(tune.with_parameters(_trainable(), work=work), self._placement(work, keys))
+        trainable = tune.with_resources(tune.with_parameters(_trainable(), work=work), self._placement(work, units))
         try:
             tuner = tune.Tuner(
                 trainable,
-                param_space={"key": tune.grid_search(list(keys))},
+                param_space={"keys": tune.grid_search([",".join(unit) for unit in units])},
                 tune_config=tune.TuneConfig(reuse_actors=True, search_alg=search),
                 run_config=tune.RunConfig(
                     name=work.configuration.sweep.name, storage_path=storage, verbose=0,
@@ -152,32 +158,37 @@ class RayExecutor:
         if listening.error:
             raise listening.error
 
-    def _placement(self, work: Work, keys: Sequence[str]) -> Callable[[dict[str, Any]], Any]:
-        """What the trial of a key asks for, as Tune wants to hear it."""
+    def _placement(self, work: Work, units: Sequence[tuple[str, ...]]) -> Callable[[dict[str, Any]], Any]:
+        """What the trials of a unit ask for, all of them the same, as Tune wants to hear it."""
         from ray import tune
 
-        requests = {key: self.settings.request(work.specs[key].method) for key in keys}
+        requests = {unit[0]: self.settings.request(work.specs[unit[0]].method) for unit in units}
         bundles = {
             key: {"CPU": asked.cpu, **({"GPU": asked.gpu} if asked.gpu else {})} for key, asked in requests.items()
         }
-        return lambda config: tune.PlacementGroupFactory([bundles[config["key"]]])
+        return lambda config: tune.PlacementGroupFactory([bundles[_keys(config)[0]]])
+
+
+def _keys(config: dict[str, Any]) -> tuple[str, ...]:
+    """The trials of a unit: Tune's one flat axis has their keys with commas between them."""
+    return tuple(config["keys"].split(","))
 
 
 def _trainable() -> type:
-    """A Tune trainable that runs one key per configuration and keeps its worker when it is reused."""
+    """A Tune trainable that runs one unit per configuration and keeps its worker when it is reused."""
     from ray import tune
 
     class Trial(tune.Trainable):
-        """One actor of Tune: a worker, and the key it is at."""
+        """One actor of Tune: a worker, and the trials it is at."""
 
         def setup(self, config: dict[str, Any], work: Any = None) -> None:
-            self.work, self.key = work, config["key"]
+            self.work, self.keys = work, _keys(config)
             self.worker: Any = (
                 None  # an actor that is up late loses its trial to one that is reused, and torch takes seconds
             )
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.key = new_config["key"]
+            self.keys = _keys(new_config)
             return True
 
         def step(self) -> dict[str, Any]:
@@ -185,10 +196,10 @@ def _trainable() -> type:
                 from posweep.executors.worker import Worker
 
                 self.worker = Worker(self.work)
-            end = self.worker.run(self.key)
-            if end == "failed":
-                raise RuntimeError("the trial failed; its log says why")  # so that the next one gets a fresh process
-            return {"end": end, "done": True}
+            ends = self.worker.run_all(self.keys)
+            if "failed" in ends.values():
+                raise RuntimeError("a trial failed; its log says why")  # so that the next one gets a fresh process
+            return {"ends": ends, "done": True}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             """Nothing: the ledger is the way to resume."""
@@ -223,15 +234,16 @@ def _listening(listen: Listener, folder: Path, search: Any) -> Any:
             self._tell("started", trial)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self._tell((trial.last_result or {}).get("end", "finished"), trial)
+            self._tell("finished", trial, (trial.last_result or {}).get("ends", {}))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             self._tell("failed", trial)
 
-        def _tell(self, kind: Any, trial: Any) -> None:
+        def _tell(self, kind: Any, trial: Any, ends: Mapping[str, Any] = MappingProxyType({})) -> None:
             """Tune takes an error of its callbacks for the trial's; it is raised when the trials that run have returned."""
             try:
-                listen(Event(kind, trial.config["key"]))
+                for key in _keys(trial.config):
+                    listen(Event(ends.get(key, kind), key))
             except Exception as error:
                 self.error = self.error or error
                 search.set_finished()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Literal
 
 from posweep.artifacts.shared import Shared, prepare, release
@@ -16,7 +19,7 @@ from posweep.ledger import Ledger
 from posweep.mirror import worker_mirror
 from posweep.policy.checkpoint import CheckpointFile, Checkpoints
 from posweep.records import Outcome, TrialFailure, TrialResult, TrialSpec
-from posweep.trial import out_of_memory, rescore, run_trial
+from posweep.trial import out_of_memory, rescore, run_cohort, run_trial
 
 End = Literal["finished", "diverged", "failed", "stopped", "unwritten"]
 
@@ -30,6 +33,7 @@ class Worker:
         self.folder = self.mirror.folder
         self.ledger = Ledger(self.folder)
         self._shared: Shared | None = None
+        self._most = sys.maxsize  # trials that fit into one pass, as far as is known
         self._tidy()
 
     @property
@@ -48,12 +52,53 @@ class Worker:
         with self.mirror.trial(key):
             return "stopped" if self._asked_to_stop() else self._run(key)
 
+    def run_all(self, keys: Sequence[str]) -> dict[str, End]:
+        """The same for trials that may share their passes."""
+        if len(keys) == 1:
+            return {keys[0]: self.run(keys[0])}
+        with ExitStack() as trials:
+            for key in keys:
+                trials.enter_context(self.mirror.trial(key))
+            if self._asked_to_stop():
+                return dict.fromkeys(keys, "stopped")
+            specs = [self.work.specs[key] for key in keys]
+            ready = [s.key for s in specs if self.ledger.finished([s]) or self._only_to_judge(s)]
+            return {key: self._run(key) for key in ready} | self._together([key for key in keys if key not in ready])
+
+    def _together(self, keys: Sequence[str]) -> dict[str, End]:
+        """Train trials in one pass. Half as many where they do not fit, each by itself where one of them is to blame."""
+        if len(keys) < 2:
+            return {key: self._run(key) for key in keys}
+        if len(keys) > self._most:
+            return self._together(keys[: self._most]) | self._together(keys[self._most :])
+        ends: dict[str, End] = {}
+        fit = self._pass([self.work.specs[key] for key in keys], ends)
+        if not fit:
+            release()  # the error is gone, and with it what it held
+            self._most = len(keys) // 2
+        left = [key for key in keys if key not in ends]
+        return ends | (self._together(left) if not fit else {key: self._run(key) for key in left})
+
+    def _pass(self, specs: Sequence[TrialSpec], ends: dict[str, End]) -> bool:
+        """Train and record trials that share their passes; whether they fit into memory. `ends` lacks who is in doubt."""
+        try:
+            doors = [self._door(spec.key) for spec in specs]
+            for spec, end in run_cohort(specs, self.shared, self._unjudged, doors):
+                ends[spec.key] = self._settled(spec.key, lambda end=end: self._kept(_given(end)))  # type: ignore[misc]
+        except Exception as error:
+            return not out_of_memory(error)
+        return True
+
     def _run(self, key: str) -> End:
         spec = self.work.specs[key]
         if done := self.ledger.finished([spec]):  # by a worker of a driver that was killed, since this one looked
             return _end(done[key])
+        return self._settled(key, lambda: self._outcome(spec, self.shared))
+
+    def _settled(self, key: str, outcome_of: Callable[[], Outcome]) -> End:
+        """Record what a trial comes to."""
         try:
-            outcome = self._outcome(spec, self.shared)
+            outcome = outcome_of()
             self._record(outcome)
             return _end(outcome.result)
         except Stopped:
@@ -71,14 +116,20 @@ class Worker:
 
     def _outcome(self, spec: TrialSpec, shared: Shared) -> Outcome:
         """Train, unless responses of this very policy lie there and only want other judges."""
-        before = self.ledger.outcome(spec.key)
-        if before and before.result.response_key == spec.response_key and before.wants_only_judges:
+        if before := self._only_to_judge(spec):
             if before.responses:
                 return rescore(spec, shared, before)
             return dataclasses.replace(before, result=dataclasses.replace(before.result, score_key=spec.score_key))
-        door = Checkpoints(self._checkpoint(spec.key), self.work.configuration.train, self._asked_to_stop)
-        outcome = run_trial(spec, shared, keep=self._unjudged, door=door)
-        return self._kept(outcome) if outcome.result.status == "finished" else outcome
+        return self._kept(run_trial(spec, shared, keep=self._unjudged, door=self._door(spec.key)))
+
+    def _only_to_judge(self, spec: TrialSpec) -> Outcome | None:
+        """What lies there of a trial that only wants other judges."""
+        before = self.ledger.outcome(spec.key)
+        fits = before and before.result.response_key == spec.response_key and before.wants_only_judges
+        return before if fits else None
+
+    def _door(self, key: str) -> Checkpoints:
+        return Checkpoints(self._checkpoint(key), self.work.configuration.train, self._asked_to_stop)
 
     def _unjudged(self, outcome: Outcome) -> None:
         """A trained policy's responses, for when the judge is back; the policy itself likewise."""
@@ -87,8 +138,7 @@ class Worker:
     def _kept(self, outcome: Outcome) -> Outcome:
         """With the policy on disk, if it is one to keep."""
         result = outcome.result
-        trouble = keep(self.work, self.ledger, self.shared.policy, result)
-        if not trouble:
+        if result.status != "finished" or not (trouble := keep(self.work, self.ledger, self.shared.policy, result)):
             return outcome
         notes = {**result.notes, "policy": f"not kept: {trouble}"}
         return dataclasses.replace(outcome, result=dataclasses.replace(result, notes=notes))
@@ -121,6 +171,12 @@ class Worker:
 
     def _asked_to_stop(self) -> bool:
         return asked_to_stop(self.folder, self.work.driver)
+
+
+def _given(end: Outcome | Exception) -> Outcome:
+    if isinstance(end, Exception):
+        raise end
+    return end
 
 
 def _end(result: TrialResult) -> End:

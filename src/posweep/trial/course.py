@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 class Stopwatch:
-    """Seconds by stage; of stages inside one another only the innermost runs."""
+    """Seconds by stage; of stages inside one another only the innermost runs.
 
-    def __init__(self) -> None:
+    `trials` that share all that is done share the time, too: each is given an equal part.
+    """
+
+    def __init__(self, trials: int = 1) -> None:
         self.seconds: dict[str, float] = {}
-        self.started_at = time.time()
-        self._began = self._lapped = time.perf_counter()
+        self.trials = trials
+        self._whole = 0.0
+        self._lapped = time.perf_counter()
         self._running: list[str] = []
 
     @contextmanager
@@ -33,24 +37,17 @@ class Stopwatch:
             self._running.pop()
 
     def total(self) -> dict[str, float]:
-        """All stages and the whole, up to now."""
+        """All stages and the whole of a trial, up to now."""
         self._lap()
-        return {**self.seconds, "total": time.perf_counter() - self._began}
-
-    def go_on(self, seconds: Mapping[str, float], started_at: float) -> None:
-        """Add what `total` said in another process."""
-        for name, spent in seconds.items():
-            if name == "total":
-                self._began -= spent
-            else:
-                self.seconds[name] = self.seconds.get(name, 0.0) + spent
-        self.started_at = started_at
+        return {**self.seconds, "total": self._whole}
 
     def _lap(self) -> None:
         """Give the time since the last lap to the stage that runs."""
         now = time.perf_counter()
+        spent = (now - self._lapped) / self.trials
+        self._whole += spent
         if self._running:
-            self.seconds[self._running[-1]] = self.seconds.get(self._running[-1], 0.0) + now - self._lapped
+            self.seconds[self._running[-1]] = self.seconds.get(self._running[-1], 0.0) + spent
         self._lapped = now
 
 
@@ -62,6 +59,7 @@ class Course:
         along: share of training → measures, before its end.
         final: what was measured at its end.
         micro_batch_size: pairs whose gradient is taken at once.
+        before: what `seconds` said in the processes before this one.
     """
 
     clock: Stopwatch = field(default_factory=Stopwatch)
@@ -69,18 +67,24 @@ class Course:
     final: Measured | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     micro_batch_size: int = 0
+    before: Mapping[str, float] = field(default_factory=dict)
+    started_at: float = field(default_factory=time.time)
+
+    def seconds(self) -> dict[str, float]:
+        """By stage and in total, over all pieces."""
+        here = self.clock.total()
+        return {name: self.before.get(name, 0.0) + here.get(name, 0.0) for name in {**self.before, **here}}
 
     def about(self, score_key: str) -> dict[str, Any]:
         """What a checkpoint says of the trial besides its state."""
-        seconds = self.clock.total()
         return {
-            "score_key": score_key, "along": self.along, "notes": self.notes, "seconds": seconds,
-            "started_at": self.clock.started_at, "micro_batch_size": self.micro_batch_size,
+            "score_key": score_key, "along": self.along, "notes": self.notes, "seconds": self.seconds(),
+            "started_at": self.started_at, "micro_batch_size": self.micro_batch_size,
         }  # fmt: skip
 
     def go_on(self, about: Mapping[str, Any], along: Mapping[float, Mapping[str, float]], step: int) -> None:
         """Take over what a checkpoint says."""
-        self.clock.go_on(about["seconds"], about["started_at"])
+        self.before, self.started_at = about["seconds"], about["started_at"]
         self.along, self.micro_batch_size = dict(along), about["micro_batch_size"]
         self.notes = {**about["notes"], "resumed_at": step}
 

@@ -1,0 +1,269 @@
+"""K policies of one making as one: trained weights lie on top of one another, frozen ones are shared.
+
+The tokens of a pass are those of the first policy, then equally many of the second, and so on: one product of matrices for
+all of them. A policy's own weights are views of the stack, so that optimizer, clipping and checkpoints are those of a
+policy alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posweep.policy.base import Policy
+from posweep.policy.packed import Rows
+
+
+class StackedLinear(nn.Module):
+    """y = x Wᵀ + b for each policy; W is (policies, outputs, inputs), b (policies, outputs).
+
+    `only`: the one policy whose x is given, where it is not that of all.
+    """
+
+    def __init__(self, layer: nn.Linear, weights: Mapping[str, nn.Parameter]):
+        super().__init__()
+        self.weight, self.bias = weights["weight"], weights.get("bias")
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.only: int | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, inputs) → (…, outputs)."""
+        if self.only is not None:
+            return nn.functional.linear(x, self.weight[self.only], None if self.bias is None else self.bias[self.only])
+        rows = x.reshape(len(self.weight), -1, x.shape[-1])
+        if self.bias is None:
+            found = torch.bmm(rows, self.weight.mT)
+        else:
+            found = torch.baddbmm(self.bias[:, None], rows, self.weight.mT)
+        return found.view(*x.shape[:-1], -1)
+
+
+class StackedEmbedding(nn.Module):
+    """A row of each policy's own table, (policies, vocabulary, size)."""
+
+    def __init__(self, layer: nn.Embedding, weights: Mapping[str, nn.Parameter]):
+        super().__init__()
+        self.weight, self.padding_idx = weights["weight"], layer.padding_idx
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(…) → (…, size)."""
+        policies, vocabulary, _ = self.weight.shape
+        first = torch.arange(policies, device=ids.device) * vocabulary
+        own = (ids.reshape(policies, -1) + first[:, None]).view_as(ids)
+        found = nn.functional.embedding(own, self.weight.flatten(0, 1))
+        if self.padding_idx is None:
+            return found
+        return torch.where((ids == self.padding_idx)[..., None], found.detach(), found)
+
+
+class StackedNorm(nn.Module):
+    """A normalisation of an architecture's own, which scales each hidden size by a weight: (policies, size) of them."""
+
+    def __init__(self, layer: nn.Module, weights: Mapping[str, nn.Parameter]):
+        super().__init__()
+        for name, value in weights.items():
+            self.register_parameter(name, value)
+        bare = copy.copy(layer)
+        bare._parameters = {}
+        self._bare = (bare,)  # no module of ours: it has no weights but those it is lent
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the shape it is given."""
+        bare = self._bare[0]
+        for name, value in self._parameters.items():
+            setattr(bare, name, value[:, None])  # type: ignore[index]
+        policies = len(next(self.parameters()))
+        return bare(x.reshape(policies, -1, x.shape[-1])).view_as(x)  # type: ignore[no-any-return]
+
+
+class StackedLayerNorm(nn.Module):
+    """(x − mean) / deviation · w + b with each policy's own w and b, (policies, size)."""
+
+    def __init__(self, layer: nn.LayerNorm, weights: Mapping[str, nn.Parameter]):
+        super().__init__()
+        self.weight, self.bias, self.eps = weights["weight"], weights.get("bias"), layer.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the shape it is given."""
+        rows = x.reshape(len(self.weight), -1, x.shape[-1])
+        found = nn.functional.layer_norm(rows, rows.shape[-1:], eps=self.eps) * self.weight[:, None]
+        return (found if self.bias is None else found + self.bias[:, None]).view_as(x)
+
+
+def _stacked_form(module: nn.Module) -> Any:
+    """What a module with trained weights is replaced by; None where there is nothing of the kind."""
+    exact = {nn.Linear: StackedLinear, nn.Embedding: StackedEmbedding, nn.LayerNorm: StackedLayerNorm}
+    if type(module) in exact:
+        return exact[type(module)]
+    own = dict(module.named_parameters(recurse=False))
+    norm = type(module).__name__.endswith("RMSNorm") and not type(module).__module__.startswith("torch.")
+    return StackedNorm if norm and list(own) == ["weight"] and own["weight"].dim() == 1 else None
+
+
+def _learning(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules that have trained weights of their own."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if any(weight.requires_grad for weight in module.parameters(recurse=False))
+    ]
+
+
+def obstacle(policy: Policy) -> str:
+    """Why policies of this making cannot be stacked, as part of a sentence; empty where they can."""
+    kinds = {type(module).__name__ for _, module in _learning(policy.model) if _stacked_form(module) is None}
+    return f"its {', '.join(sorted(kinds))} cannot be stacked" if kinds else ""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """K policies as one.
+
+    Attributes:
+        policy: reads K · n tokens, n for each policy; what it makes of them comes in the same order.
+        weights: each policy's own trained weights by name, views of the stacked ones.
+    """
+
+    policy: Policy
+    weights: tuple[dict[str, nn.Parameter], ...]
+    _stacked: Mapping[str, nn.Parameter]
+    _passes: _Passes = field(default_factory=lambda: _Passes())
+
+    @classmethod
+    def of(cls, policy: Policy, count: int) -> Stack:
+        """`count` copies of a policy; its own weights are left as they are.
+
+        Raises:
+            ValueError: it has weights that cannot be stacked (`obstacle`).
+        """
+        if why := obstacle(policy):
+            raise ValueError(f"model.name: {why}")
+        model = copy.deepcopy(policy.model, {id(weight): weight for weight in policy.model.parameters()})
+        stacked = {
+            id(weight): nn.Parameter(weight.detach().expand(count, *weight.shape).clone())
+            for weight in model.parameters()
+            if weight.requires_grad
+        }
+        for name, module in _learning(model):
+            own = {one: stacked.get(id(weight), weight) for one, weight in module.named_parameters(recurse=False)}
+            above, _, last = name.rpartition(".")
+            model.get_submodule(above)._modules[last] = _stacked_form(module)(module, own)
+        found = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        weights = tuple({name: nn.Parameter(whole.detach()[k]) for name, whole in found.items()} for k in range(count))
+        return cls(replace(policy, model=model), weights, found)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def members(self) -> tuple[Member, ...]:
+        """The policies as each is trained; what they read in a step is read once for all (`together`)."""
+        common = {one.name: getattr(self.policy, one.name) for one in fields(Policy)}
+        return tuple(Member(**common, stack=self, place=place) for place in range(len(self)))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All members read the same here, each in turn: the first to ask has the pass made, the others find it made."""
+        self._passes.begin(len(self))
+        try:
+            yield
+        finally:
+            self._passes.begin(0)
+
+    def logits(self, wanted: Callable[[Tensor], Tensor], inputs: Mapping[str, Any]) -> Tensor:
+        """What every policy makes of the same inputs, projected where `wanted` says: (policies, …, vocabulary)."""
+        each = self._each(inputs)
+        found = self.policy.run(
+            lambda hidden: torch.cat([wanted(one) for one in each(hidden)]), **self._for_all(inputs)
+        )
+        return found.logits.unflatten(0, (len(self), -1))  # type: ignore[no-any-return]
+
+    def hidden(self, inputs: Mapping[str, Any]) -> Tensor:
+        """The last hidden states of every policy on the same inputs, (policies, sequences, longest, size)."""
+        return self._each(inputs)(self.policy.hidden(**self._for_all(inputs)))
+
+    def _each(self, inputs: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+        shape = inputs["input_ids"].shape
+        return lambda hidden: hidden.view(len(self), *shape, -1)
+
+    def _for_all(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs of one policy for each of them: packed ones in the same row, others in rows of their own."""
+        count, packed = len(self), inputs.get("rows") is not None
+        times = (1, count) if packed else (count, 1)
+        return {
+            name: value.repeat(*times) if isinstance(value, Tensor) else _repeated(value, count)
+            for name, value in inputs.items()
+        }
+
+    @contextmanager
+    def head_of(self, place: int) -> Iterator[None]:
+        """Hidden states that are given to the output layer inside are those of one policy."""
+        head = self.policy.model.get_output_embeddings()
+        head.only = place
+        try:
+            yield
+        finally:
+            head.only = None
+
+    def share_gradients(self) -> None:
+        """Give each policy its part of the gradient of all."""
+        for name, whole in self._stacked.items():
+            for place, weights in enumerate(self.weights):
+                weights[name].grad = None if whole.grad is None else whole.grad[place]
+
+    def forget_gradients(self) -> None:
+        """Nothing is left of a step."""
+        for whole in self._stacked.values():
+            whole.grad = None
+
+
+class _Passes:
+    """What one pass made for all members, by how manyeth pass of the step it is."""
+
+    def __init__(self) -> None:
+        self.begin(0)
+
+    def begin(self, count: int) -> None:
+        self.asked, self.made = [0] * count, list[Tensor]()
+
+    def of(self, place: int, make: Callable[[], Tensor]) -> Tensor:
+        nth = self.asked[place]
+        self.asked[place] += 1
+        if nth == len(self.made):
+            self.made.append(make())
+        return self.made[nth][place]
+
+
+@dataclass(frozen=True)
+class Member(Policy):
+    """One policy of a stack. What it reads, all of the stack read."""
+
+    stack: Stack = field(kw_only=True)
+    place: int = field(kw_only=True)
+
+    def run(self, wanted: Callable[[Tensor], Tensor], **inputs: Any) -> Any:
+        """Its own logits out of the pass of all."""
+        return SimpleNamespace(logits=self._own(lambda: self.stack.logits(wanted, inputs)))
+
+    def hidden(self, **inputs: Any) -> Tensor:
+        """Its own hidden states out of the pass of all."""
+        return self._own(lambda: self.stack.hidden(inputs))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """What its own output layer makes of some hidden states."""
+        with self.stack.head_of(self.place):
+            return super().logits(hidden)
+
+    def _own(self, make: Callable[[], Tensor]) -> Tensor:
+        return self.stack._passes.of(self.place, make)
+
+
+def _repeated(value: Any, count: int) -> Any:
+    """What is no tensor: where tokens stand in rows, for each policy."""
+    return value.repeated(count) if isinstance(value, Rows) else value

@@ -1,0 +1,292 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from posweep.errors import Diverged, Stopped
+from posweep.policy.checkpoint import CheckpointFile, Checkpoints
+from posweep.policy.load import trained
+from posweep.policy.pretrained import open_pretrained
+from posweep.policy.sample import sample
+from posweep.policy.score import TRAINED_LOGITS, lay_out, response_values, sequence_logps, token_logps
+from posweep.policy.scratch import make_tokenizer, new_policy
+from posweep.policy.stack import Stack, obstacle
+from posweep.policy.train import Batch, Losses, PerItem, Training, batches, optimise_all
+from posweep.settings import HubModel, LoraSettings, ScratchModel, TrainSettings
+
+from .families import FAMILIES, PADS, make_model
+
+COUNT = 3
+PROMPTS = [[1, 4, 5], [1, 5], [1, 6, 4, 5], [1, 4]]
+RESPONSES = [[5, 2], [4, 4, 5, 2], [6, 2], [5, 5, 2]]
+SETTINGS = TrainSettings(learning_rate=1e-2, warmup_ratio=0.0)
+
+
+def scratch():
+    """A Llama of two layers whose embedding is its output layer, too."""
+    tokenizer = make_tokenizer(ScratchModel(), ["a b c d e"])
+    policy = new_policy(ScratchModel(hidden_size=16, layers=2, heads=2, seed=3), tokenizer)
+    policy.model.model.embed_tokens.weight.data.mul_(10)
+    return policy
+
+
+def family(name: str, folder, rank: int = 0):
+    settings = HubModel(
+        name=name, dtype="float32", pad_token=PADS[name], prompt_format="text", lora=LoraSettings(rank=rank, alpha=8)
+    )
+    return open_pretrained(settings, make_model(name, folder / name), "cpu")
+
+
+@pytest.fixture(params=["scratch", *FAMILIES, *(f"{name} adapters" for name in FAMILIES)])
+def policy(request, tmp_path):
+    if request.param == "scratch":
+        return scratch()
+    name, _, adapters = request.param.partition(" ")
+    return family(name, tmp_path, 4 if adapters else 0)
+
+
+def moved(stack: Stack) -> Stack:
+    """Every policy of a stack a step away from where it began, each elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in stack.weights:
+            for weight in weights.values():
+                weight.add_(0.05 * weight.abs().mean() + 0.02 * torch.randn(weight.shape, generator=generator))
+    return stack
+
+
+def alone(policy, stack: Stack, place: int):
+    """The policy with the weights of one of a stack."""
+    with torch.no_grad():
+        for name, weight in trained(policy).items():
+            weight.copy_(stack.weights[place][name])
+    return policy
+
+
+def loss_of(policy) -> PerItem:
+    """Negative log-likelihood of responses."""
+
+    def loss(items):
+        batch = lay_out(policy, [PROMPTS[i] for i in items], [RESPONSES[i] for i in items])
+        return Losses(-sequence_logps(policy, batch), {})
+
+    return PerItem(loss)
+
+
+# --- one pass
+
+
+def test_weights_have_the_names_and_the_order_they_have_alone(policy):
+    stack = Stack.of(policy, COUNT)
+    for weights in stack.weights:
+        assert [(name, value.shape) for name, value in weights.items()] == [
+            (name, value.shape) for name, value in trained(policy).items()
+        ]
+        assert all(torch.equal(value, trained(policy)[name]) for name, value in weights.items())
+
+
+def test_a_pass_gives_each_policy_its_own_numbers_and_gradients(policy):
+    stack = moved(Stack.of(policy, COUNT))
+    items = np.arange(len(PROMPTS))
+    with stack.together():
+        losses = [loss_of(member).function(items).losses for member in stack.members()]
+    sum(each.sum() for each in losses).backward()
+    stack.share_gradients()
+    for place in range(COUNT):
+        one = alone(policy, stack, place)
+        one.model.zero_grad()
+        expected = loss_of(one).function(items).losses
+        expected.sum().backward()
+        torch.testing.assert_close(losses[place], expected, rtol=1e-5, atol=1e-6)
+        for name, weight in trained(one).items():
+            found = stack.weights[place][name].grad
+            torch.testing.assert_close(found, weight.grad, rtol=1e-4, atol=1e-5 * float(weight.grad.abs().max() + 1e-9))
+
+
+def test_what_is_frozen_is_there_once(tmp_path):
+    policy = family("llama", tmp_path, rank=4)
+    stack = Stack.of(policy, COUNT)
+    frozen = {weight.data_ptr() for weight in policy.model.parameters() if not weight.requires_grad}
+    assert {w.data_ptr() for w in stack.policy.model.parameters() if not w.requires_grad} == frozen
+    own = sum(weight.numel() for weight in stack.policy.model.parameters() if weight.requires_grad)
+    assert own == COUNT * sum(weight.numel() for weight in trained(policy).values())
+
+
+def test_tied_weights_stay_tied():
+    stack = Stack.of(scratch(), COUNT)
+    model = stack.policy.model
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_the_policy_that_was_stacked_stays_as_it_was():
+    policy = scratch()
+    before = {name: value.clone() for name, value in trained(policy).items()}
+    moved(Stack.of(policy, COUNT))
+    assert all(torch.equal(value, before[name]) for name, value in trained(policy).items())
+    assert type(policy.model.lm_head) is torch.nn.Linear
+
+
+def test_logits_part_by_part_are_each_policy_s_own(monkeypatch):
+    policy = scratch()
+    stack = moved(Stack.of(policy, COUNT))
+    items = np.arange(len(PROMPTS))
+    monkeypatch.setattr("posweep.policy.score.TRAINED_LOGITS", 2 * policy.vocabulary)
+    assert 2 * policy.vocabulary < TRAINED_LOGITS
+    with stack.together():
+        found = [loss_of(member).function(items).losses for member in stack.members()]
+        sum(each.sum() for each in found).backward()
+    stack.share_gradients()
+    monkeypatch.undo()
+    for place in range(COUNT):
+        one = alone(policy, stack, place)
+        one.model.zero_grad()
+        expected = loss_of(one).function(items).losses
+        expected.sum().backward()
+        torch.testing.assert_close(found[place], expected, rtol=1e-5, atol=1e-6)
+        for name, weight in trained(one).items():
+            torch.testing.assert_close(stack.weights[place][name].grad, weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_one_pass_is_made_for_all(monkeypatch):
+    stack, passes = Stack.of(scratch(), COUNT), []
+    run = type(stack.policy).run
+
+    def counted(self, *given, **named):
+        passes.append(1)
+        return run(self, *given, **named)
+
+    monkeypatch.setattr(type(stack.policy), "run", counted)
+    batch = lay_out(stack.policy, PROMPTS, RESPONSES)
+    with stack.together():
+        for member in stack.members():
+            response_values(member, batch, token_logps)
+    assert passes == [1]
+
+
+def test_responses_are_those_of_each_policy(policy):
+    stack = moved(Stack.of(policy, COUNT))
+    noise = np.random.default_rng(0).random((len(PROMPTS), 6))
+    found = sample(stack.policy, PROMPTS, np.tile(noise, (COUNT, 1)), groups=COUNT)
+    expected = [one for place in range(COUNT) for one in sample(alone(policy, stack, place), PROMPTS, noise)]
+    assert found == expected
+
+
+def test_a_module_of_another_kind_is_named():
+    policy = scratch()
+    assert obstacle(policy) == ""
+    policy.model.extra = torch.nn.Conv1d(1, 1, 1)
+    assert obstacle(policy) == "its Conv1d cannot be stacked"
+    with pytest.raises(ValueError, match="Conv1d"):
+        Stack.of(policy, 2)
+
+
+# --- trainings that share their passes
+
+
+def trainings(stack: Stack, *settings: TrainSettings, steps: int = 6, doors=None, losses=None) -> list[Training]:
+    losses = losses or [loss_of(member) for member in stack.members()]
+    doors = doors or [None] * len(settings)
+    return [
+        Training(weights, loss, one, steps, door)
+        for weights, loss, one, door in zip(stack.weights, losses, settings, doors, strict=True)
+    ]
+
+
+def plan(steps: int = 6) -> list[Batch]:
+    return batches(np.arange(4), 2, steps)
+
+
+DIFFERENT = (
+    SETTINGS,
+    dataclasses.replace(SETTINGS, learning_rate=1e-3, schedule="cosine", weight_decay=0.1),
+    dataclasses.replace(SETTINGS, learning_rate=3e-2, max_grad_norm=0.1, warmup_ratio=0.5),
+)
+
+
+@pytest.mark.parametrize("micro", [None, 1])
+def test_each_learns_as_it_would_alone(policy, micro):
+    start = {name: value.clone() for name, value in trained(policy).items()}
+    stack = Stack.of(policy, COUNT)
+    settings = [dataclasses.replace(one, micro_batch_size=micro) for one in DIFFERENT]
+    together = trainings(stack, *settings)
+    optimise_all(together, plan(), {}, stack)
+    for place, one in enumerate(settings):
+        with torch.no_grad():
+            for name, value in trained(policy).items():
+                value.copy_(start[name])
+        expected = Training(trained(policy), loss_of(policy), one, 6)
+        optimise_all([expected], plan(), {})
+        for name, points in expected.curves().items():
+            assert together[place].curves()[name] == [pytest.approx(point, rel=1e-3, abs=1e-6) for point in points]
+        first = [found.curves()["loss"][0][1] for found in (together[place], expected)]
+        assert first[0] == pytest.approx(first[1], rel=1e-5)
+
+
+def bad_from(loss, step: int) -> PerItem:
+    calls: list[int] = []
+
+    def function(items):
+        calls.append(1)
+        found, charts = loss.function(items)
+        return Losses(found * float("nan") if len(calls) >= step else found, charts)
+
+    return PerItem(function)
+
+
+def test_one_that_diverges_leaves_and_the_others_do_not_feel_it():
+    def run(spoil: bool) -> list[Training]:
+        stack = Stack.of(scratch(), COUNT)
+        losses = [loss_of(member) for member in stack.members()]
+        if spoil:
+            losses[1] = bad_from(losses[1], 3)
+        found = trainings(stack, *DIFFERENT, losses=losses, steps=40)
+        optimise_all(found, plan(40), {}, stack)
+        return found
+
+    good, spoilt = run(False), run(True)
+    assert isinstance(spoilt[1].end, Diverged)
+    assert (spoilt[1].end.step, spoilt[1].done) == (3, 16)
+    for place in (0, 2):
+        assert spoilt[place].end is None
+        assert spoilt[place].curves() == good[place].curves()
+        assert all(torch.equal(good[place].weights[name], value) for name, value in spoilt[place].weights.items())
+
+
+def test_a_checkpoint_of_one_in_a_stack_is_that_of_one_alone(tmp_path):
+    """It has its own weights only, and goes on alone or in another stack."""
+
+    def doors():
+        train = dataclasses.replace(SETTINGS, checkpoint_minutes=None, checkpoint_steps=3)
+        return [Checkpoints(CheckpointFile(tmp_path / f"{i}.pt", str(i)), train, lambda: False) for i in range(COUNT)]
+
+    policy = scratch()
+    whole = Stack.of(policy, COUNT)
+    expected = trainings(whole, *DIFFERENT)
+    optimise_all(expected, plan(), {}, whole)
+    half = Stack.of(policy, COUNT)
+    with pytest.raises(KeyError):
+        optimise_all(trainings(half, *DIFFERENT, doors=doors()), plan(), {4: lambda: {}["killed"]}, half)
+    again, alone_ = Stack.of(policy, COUNT), Stack.of(policy, 1)
+    found = trainings(again, *DIFFERENT, doors=doors())
+    assert [one.door.begun.step for one in found] == [4] * COUNT
+    size = sum(value.numel() for value in trained(policy).values())
+    assert sum(value.untyped_storage().nbytes() for value in found[0].door.begun.weights.values()) == 4 * size
+    optimise_all(found, plan(), {}, again)
+    for one, other in zip(found, expected, strict=True):
+        assert one.curves() == other.curves()
+    [single] = trainings(alone_, DIFFERENT[2], doors=doors()[2:])
+    optimise_all([single], plan(), {}, alone_)
+    assert single.curves()["loss"] == [pytest.approx(point, rel=1e-4) for point in expected[2].curves()["loss"]]
+
+
+def test_when_one_is_asked_to_stop_all_leave_a_checkpoint(tmp_path):
+    """Each looks by a clock of its own; they are to go on together."""
+    train = dataclasses.replace(SETTINGS, checkpoint_minutes=None, checkpoint_steps=None)
+    files = [CheckpointFile(tmp_path / f"{i}.pt", str(i)) for i in range(COUNT)]
+    doors = [Checkpoints(file, train, lambda i=i: i == 1) for i, file in enumerate(files)]
+    stack = Stack.of(scratch(), COUNT)
+    found = trainings(stack, *DIFFERENT, doors=doors)
+    optimise_all(found, plan(), {}, stack)
+    assert {type(one.end) for one in found} == {Stopped}
+    assert [file.read().step for file in files] == [1] * COUNT
