@@ -80,6 +80,7 @@ class _Batch:
     """Responses that are drawn together, between two tokens. Those that have ended leave, many at a time.
 
     Attributes:
+        asked: the group and the prompt of each response.
         tokens: (responses, longest) what was drawn.
         place: (rows,) the response that each row of the batch is; rows become fewer.
         mask: (rows, tokens) which tokens are real, those to come included; None where no prompt is padded, so that attention
@@ -93,6 +94,7 @@ class _Batch:
         self.positions = (mask.cumsum(-1) - 1).clamp(min=0)
         self.mask = torch.cat([mask, mask.new_ones(rows, limit)], dim=1) if _padded(prompts) else None
         self.seen = mask.shape[1]
+        self.asked = [(row * groups // rows, tuple(prompt)) for row, prompt in enumerate(prompts)]
         self.cache: Any = None
         self.ends = onto(policy.device, list(policy.texts.ends))
         self.tokens = self.ids.new_full((rows, limit), policy.pad)
@@ -102,13 +104,29 @@ class _Batch:
 
     def forward(self, model: Any) -> Tensor:
         """Logits of the next token, (rows, vocabulary)."""
-        mask = None if self.mask is None else self.mask[:, : self.seen]
-        out = model(
-            input_ids=self.ids, attention_mask=mask, position_ids=self.positions, past_key_values=self.cache,
-            use_cache=True,
-        )  # fmt: skip
         if self.cache is None:
-            make_room(out.past_key_values)
+            return self._begin(model)
+        mask = None if self.mask is None else self.mask[:, : self.seen]
+        return self._pass(model, self.ids, mask, self.positions)
+
+    def _begin(self, model: Any) -> Tensor:
+        """The same for the first token. A prompt that stands in several rows is read once."""
+        first = list(dict.fromkeys(self.asked))
+        rows = onto(self.ids.device, [self.asked.index(prompt) for prompt in first])
+        mask = None if self.mask is None else self.mask[rows, : self.seen]
+        logits = self._pass(model, self.ids[rows], mask, self.positions[rows])
+        if len(first) < len(self.asked):
+            place = {prompt: row for row, prompt in enumerate(first)}
+            again = onto(self.ids.device, [place[prompt] for prompt in self.asked])
+            self.cache.reorder_cache(again)
+            logits = logits[again]
+        make_room(self.cache)
+        return logits
+
+    def _pass(self, model: Any, ids: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+        out = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True
+        )
         self.cache = out.past_key_values
         return out.logits[:, -1]  # type: ignore[no-any-return]
 
@@ -123,7 +141,7 @@ class _Batch:
         """Whether any response has not ended. If many have, the others go on without them."""
         over = self.ended.view(self.groups, -1).all(0)
         left = len(over) - int(over.sum())
-        if 0 < left <= (1 - OVER) * len(over) and hasattr(self.cache, "reorder_cache"):
+        if 0 < left <= (1 - OVER) * len(over):
             self._keep(_filled_up(over, left))
         return left > 0
 
