@@ -102,3 +102,15 @@ def test_a_probe_measures_the_peak_of_a_trial(on):
     shared = on("cuda")
     spec = make_plan(shared.configuration).trials[0]
     assert _probe(spec, shared, lambda _: None).peak > 20 * sum(p.numel() for p in shared.policy.model.parameters())
+
+
+def test_trials_in_one_pass_are_trained_as_alone(on):
+    from posweep.policy.checkpoint import Door
+    from posweep.trial import run_cohort, run_trial
+
+    shared = on("cuda")
+    specs = [dataclasses.replace(one, key=f"k{i}") for i, one in enumerate(make_plan(shared.configuration).trials[:3])]
+    ends = [end for _, end in run_cohort(specs, shared, lambda _: None, [Door() for _ in specs])]
+    for spec, found in zip(specs, ends, strict=True):
+        losses = [one.result.curves["loss"][0][1] for one in (found, run_trial(spec, shared))]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
