@@ -98,9 +98,11 @@ def test_the_version_of_a_formula_changes_its_method_alone(as_it_stands, monkeyp
 
 def test_the_schema_changes_every_key(as_it_stands, monkeypatch):
     before = (make_plan(as_it_stands), identity_of(as_it_stands))
-    monkeypatch.setattr(plans, "SCHEMA", 2)
+    monkeypatch.setattr(plans, "SCHEMA", plans.SCHEMA + 1)
     found = compare(before[0], make_plan(as_it_stands), before[1], identity_of(as_it_stands))
-    assert [change.what for change in found.changes] == ["posweep's arithmetic (schema) 1 → 2"]
+    assert [change.what for change in found.changes] == [
+        f"posweep's arithmetic (schema) {before[1].schema} → {before[1].schema + 1}"
+    ]
 
 
 def of_files(configuration, pairs):

@@ -7,21 +7,7 @@ from typing import Any
 
 import pytest
 
-from posweep.fields import (
-    About,
-    Scope,
-    about,
-    build,
-    choice,
-    later,
-    number,
-    plain,
-    range_problems,
-    said,
-    scoped,
-    setting,
-    typed,
-)
+from posweep.fields import About, Scope, about, build, choice, number, plain, range_problems, scoped, typed
 
 
 @dataclass(frozen=True)
@@ -187,14 +173,3 @@ def test_plain_is_what_json_knows():
         "rate": 0.1, "share": 0.5, "word": "one", "points": [1.0], "name": None, "inner": {"steps": 10},
     }  # fmt: skip
     assert plain({1: (Inner(),)}) == {"1": [{"steps": 10}]}
-
-
-def test_the_default_of_a_setting_that_came_later_enters_no_key():
-    @dataclass(frozen=True)
-    class Grown:
-        rate: float = number(0.1)
-        sharing: bool = setting(False, later=True)
-
-    assert later(Grown) == {"sharing": False}
-    assert said(Grown, {"rate": 0.1, "sharing": False, "other": 1}) == {"rate": 0.1, "other": 1}
-    assert said(Grown, {"rate": 0.2, "sharing": True}) == {"rate": 0.2, "sharing": True}

@@ -33,7 +33,6 @@ class About:
     source: str = ""
     scope: Scope = "train"
     found: bool = False  # by us, though a user may say otherwise
-    later: bool = False  # its default enters no key, so that keys from before there was such a setting stay
 
     def rule(self) -> str:
         """The valid range in words, such as `> 0 and < 1`."""
@@ -96,17 +95,6 @@ def scoped(settings: Any, *scopes: Scope) -> dict[str, Any]:
         for field in dataclasses.fields(settings)
         if about(field).scope in scopes
     }
-
-
-def later(cls: type) -> dict[str, Any]:
-    """The settings whose default enters no key, with that default."""
-    return {field.name: field.default for field in dataclasses.fields(cls) if about(field).later}
-
-
-def said(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a settings dataclass' values that enter a key."""
-    unsaid = later(cls)
-    return {name: value for name, value in values.items() if name not in unsaid or value != unsaid[name]}
 
 
 def plain(value: Any) -> Any:

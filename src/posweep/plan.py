@@ -18,12 +18,12 @@ from typing import Any
 from posweep import data, hub
 from posweep.blocks import blocks, design, expand
 from posweep.errors import ConfigError
-from posweep.fields import canonical, fingerprint, fingerprint_beside, plain, said, scoped
+from posweep.fields import canonical, fingerprint, fingerprint_beside, plain, scoped
 from posweep.objectives import OBJECTIVES, hyperparameters
 from posweep.records import TrialSpec
-from posweep.settings import Configuration, TrainSettings
+from posweep.settings import Configuration
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the keys and of plan.jsonl. Raised when the loop's arithmetic or a key's contents change."""
 
 DETECTABLE = 2.8 * 0.35
@@ -129,8 +129,7 @@ class Planner:
     """
 
     def __init__(self, configuration: Configuration):
-        self.methods = configuration.methods
-        self.settings = said(TrainSettings, scoped(configuration.train, "train"))
+        self.methods, self.settings = configuration.methods, scoped(configuration.train, "train")
         self.context = _context(configuration)
         self._response_key = fingerprint_beside("key", self.context["response"])
         self._score_key = fingerprint_beside("response_key", self.context["score"])
@@ -151,10 +150,7 @@ class Planner:
         given = {**self.methods[method].hyperparameters, **{n: v for n, v in point.items() if n in own}}
         values = plain(objective(**given))
         train = {**self.settings, **{n: v for n, v in point.items() if n not in own}}
-        said_of_training = said(TrainSettings, train)
-        work = {
-            "method": method, "version": objective.version, "hyperparameters": values, "train": said_of_training,
-        }  # fmt: skip
+        work = {"method": method, "version": objective.version, "hyperparameters": values, "train": train}
         configured = fingerprint({**self.context["train"], **work})
         key = fingerprint({"configuration": configured, "seed": seed})
         response_key = self._response_key(key)

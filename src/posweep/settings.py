@@ -216,7 +216,7 @@ class TrainSettings:
     max_grad_norm: float = number(1.0, above=0)
     bucket_batches: int = number(16, at_least=1)
     threads: int = number(1, at_least=1)
-    prefix_sharing: bool = setting(False, later=True)
+    prefix_sharing: bool = False
     micro_batch_size: int | None = number(None, at_least=1, scope="none")
     evaluate_at: tuple[float, ...] = number((1.0,), above=0, at_most=1, scope="response")
     checkpoint_minutes: float | None = number(10.0, above=0, scope="none")

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from posweep.artifacts.shared import Shared
 from posweep.errors import Diverged
-from posweep.fields import later
 from posweep.policy.checkpoint import Door
 from posweep.policy.reproducible import seeded
 from posweep.policy.train import Batch, Curves, Training, batches, optimise_all
@@ -164,4 +163,4 @@ def _shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 def settings_of(spec: TrialSpec, shared: Shared) -> TrainSettings:
     """What the sweep says of training, and what the trial says otherwise."""
-    return dataclasses.replace(shared.configuration.train, **{**later(TrainSettings), **spec.train})
+    return dataclasses.replace(shared.configuration.train, **spec.train)
