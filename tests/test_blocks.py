@@ -148,7 +148,9 @@ def test_drawing_warns_of_nothing(kind):
 
 @pytest.mark.parametrize("name", sorted(SHARED))
 def test_a_block_may_vary_every_shared_training_setting(name):
-    value = {"schedule": "cosine"}.get(name, 0.5 if name in ("adam_beta2", "warmup_ratio") else 2)
+    value = {"schedule": "cosine", "prefix_sharing": True}.get(
+        name, 0.5 if name in ("adam_beta2", "warmup_ratio") else 2
+    )
     plan = plan_of({"method": "dpo", "grid": {name: [value]}})
     assert plan.trials[0].train[name] == value
 

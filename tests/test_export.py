@@ -77,8 +77,8 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def trainings(monkeypatch):
     seen: list[int] = []
-    real = trial.optimise
-    monkeypatch.setattr(trial, "optimise", lambda *given: seen.append(1) or real(*given))
+    real = trial.optimise_all
+    monkeypatch.setattr(trial, "optimise_all", lambda *given: seen.append(1) or real(*given))
     return seen
 
 

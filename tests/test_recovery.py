@@ -38,13 +38,13 @@ def here(tmp_path, monkeypatch):
 
 def count(patch: pytest.MonkeyPatch, trained: list[int]) -> None:
     """Every optimisation of a trial from now on."""
-    real = trial.optimise
+    real = trial.optimise_all
 
     def counted(*arguments):
         trained.append(len(trained))
         return real(*arguments)
 
-    patch.setattr(trial, "optimise", counted)
+    patch.setattr(trial, "optimise_all", counted)
 
 
 @pytest.fixture

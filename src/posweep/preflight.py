@@ -212,7 +212,7 @@ def _model_problems(configuration: Configuration, asked: list[Prompt]) -> list[s
 
 def _sharing_problems(configuration: Configuration, plan: Plan, loaded: Preferences) -> list[str]:
     """Prompts that are to be shared where a pair has two of them, or where the model cannot look at them together."""
-    if not any(spec.train.get("prefix_sharing") for spec in plan):
+    if not any(spec.train["prefix_sharing"] for spec in plan):
         return []
     problems, model, place = [], configuration.model, "train.prefix_sharing"
     if loaded.unpaired:

@@ -196,8 +196,8 @@ def test_a_trial_asks_for_what_its_method_does(smoke, plan, tmp_path):
 
     settings = ExecutorSettings(method_resources={plan[0].method: TrialResources(cpu=2, gpu=0.25)})
     work = Work(smoke, tmp_path, {spec.key: spec for spec in plan})
-    placed = RayExecutor(settings)._placement(work, [spec.key for spec in plan])
-    asked = {spec.method: placed({"key": spec.key}).bundles for spec in plan}
+    placed = RayExecutor(settings)._placement(work, [(spec.key,) for spec in plan])
+    asked = {spec.method: placed({"keys": spec.key}).bundles for spec in plan}
     assert asked.pop(plan[0].method) == [{"CPU": 2.0, "GPU": 0.25}]
     assert all(bundles == [{"CPU": 1.0}] for bundles in asked.values())
 

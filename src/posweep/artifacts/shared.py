@@ -42,6 +42,7 @@ from posweep.fields import plain
 from posweep.judges import Judge, PairwiseJudge, compares, judge_counters, limits, open_judge
 from posweep.objectives import OBJECTIVES, Need, needs
 from posweep.plan import shared_fingerprints
+from posweep.policy.allocator import keep_memory
 from posweep.policy.base import Policy
 from posweep.policy.load import load_policy, trained
 from posweep.policy.pretrained import folder_of
@@ -97,6 +98,7 @@ def prepare(
         measured: whether policies are to be measured; if not, evaluation sets and judges are left out.
         fingerprints: what `shared_fingerprints` found on another machine; None computes them.
     """
+    keep_memory()
     with threads(configuration.train.threads):
         found = fingerprints or shared_fingerprints(configuration)
         return _Preparation(configuration, store, device, measured, found).shared()

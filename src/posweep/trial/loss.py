@@ -52,7 +52,7 @@ def held_out_loss(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet) ->
 
 def shares_prompts(spec: TrialSpec) -> bool:
     """Whether the prompt of a pair is computed once for both responses."""
-    return bool(spec.train.get("prefix_sharing", False))
+    return bool(spec.train["prefix_sharing"])
 
 
 @dataclass
