@@ -105,7 +105,8 @@ CHANGES = {
     ],
     "score_key": ["judge=[proxy]", "judge=[gold,proxy]"],
     "nothing": [
-        "train.micro_batch_size=8", "sample.batch_size=8", "executor.kind=local", "executor=local", "executor.workers=1", "executor.fused=4",
+        "train.micro_batch_size=8", "sample.batch_size=8", "executor.kind=local", "executor=local", "executor.workers=1",
+        "executor.fused=4",
         "executor.address=auto", "executor.trial_resources.cpu=2", "executor.trial_resources.gpu=1",
         "executor.trial_resources.gpu_memory=9", "executor.storage=/elsewhere", "executor.wait_minutes=1",
         "executor.retries=1", "executor.stop_after_failures=1", "executor.stop_at_failed_share=1", "train.keep=all",
