@@ -64,14 +64,23 @@ def divergence(model: Any, reference: Any, prompts: Tokens, responses: Tokens, p
             inside[row, : lengths[i]] = True
             answered[row, len(prompts[i]) - 1 : lengths[i] - 1] = True
         with torch.inference_mode():
-            ours, theirs = (
-                one(input_ids=ids, attention_mask=inside.long(), use_cache=False).logits[answered].log_softmax(-1)
-                for one in (model, reference)
-            )
+            ours, theirs = (_logits(one, ids, inside, answered).log_softmax(-1) for one in (model, reference))
             by_token = (ours.exp() * (ours - theirs)).sum(-1)
             owner = torch.arange(len(rows))[:, None].expand(-1, longest)[answered]
             sums[rows] = torch.zeros(len(rows)).index_add(0, owner, by_token).numpy()
     return sums
+
+
+def _logits(model: Any, ids: torch.Tensor, inside: torch.Tensor, answered: torch.Tensor) -> torch.Tensor:
+    """Logits where a response's tokens are predicted; no others are computed."""
+    hidden = model.model(input_ids=ids, attention_mask=inside.long(), use_cache=False).last_hidden_state
+    return model.lm_head(hidden[answered])  # type: ignore[no-any-return]
+
+
+def by_set(sets: Mapping[str, Sequence[str]], values: Sequence[Any]) -> dict[str, Any]:
+    """Values of all prompts, one set after the other, by set."""
+    ends = np.cumsum([len(prompts) for prompts in sets.values()]).tolist()
+    return {name: values[end - len(sets[name]) : end] for name, end in zip(sets, ends, strict=True)}
 
 
 def judges(course: Course) -> dict[str, Any]:

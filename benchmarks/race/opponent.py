@@ -14,12 +14,12 @@ import transformers
 from clock import Clock
 from course import Course
 from datasets import disable_progress_bars, load_from_disk
-from evaluation import divergence, encode, generate, measures
+from evaluation import by_set, divergence, encode, generate, measures
 from trainers import REFERENCE_FREE, build, settings_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 BY_LENGTH = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
-"""Batches of similar length, longest first in runs of 50: transformers' own, if lengths lie beside the pairs."""
+"""Batches of similar length, longest first in runs of 15: transformers' own, if lengths lie beside the pairs."""
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
@@ -95,14 +95,12 @@ class Opponent:
     def measure(self, model: Any, reference: Any, tokenizer: Any, clock: Clock) -> dict[str, float]:
         """Draw a response to every prompt, compare policies along them, and judge them."""
         sets, model = self.course.facts["prompts"], model.eval()
-        texts, lengths, kl = {}, {}, {}
-        for name, prompts in sets.items():
-            with clock.stage("generate"):
-                ids = encode(tokenizer, prompts)
-                drawn = generate(model, tokenizer, ids, self.course.facts["max_new_tokens"])
-                texts[name] = tokenizer.batch_decode(drawn, skip_special_tokens=True)
-                lengths[name] = [len(one) for one in drawn]
-            with clock.stage("kl"):
-                kl[name] = divergence(model, reference, ids, drawn, tokenizer.pad_token_id)
+        with clock.stage("generate"):
+            ids = encode(tokenizer, [prompt for prompts in sets.values() for prompt in prompts])
+            drawn = generate(model, tokenizer, ids, self.course.facts["max_new_tokens"])
+            texts = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+        with clock.stage("kl"):
+            kl = divergence(model, reference, ids, drawn, tokenizer.pad_token_id)
         with clock.stage("judge"), np.load(self.folder / "baselines.npz") as baselines:
-            return measures(self.course, baselines, texts, lengths, kl)
+            lengths = [len(one) for one in drawn]
+            return measures(self.course, baselines, *(by_set(sets, one) for one in (texts, lengths, kl)))

@@ -1,6 +1,6 @@
 """The same sweep by posweep and by loops around TRL, in turn, several times: `make bench`.
 
-    python benchmarks/race/race.py [--trials N] [--turns K] [--against sharing,b1,b2,b3] [--small] [--write PLACE]
+    python benchmarks/race/race.py [--trials N] [--turns K] [--against b1,b2,…] [--small] [--write PLACE]
 
 Two workers of one thread each. Both sides get the SFT policy ready and make everything else themselves; posweep's report,
 which nobody else writes, is timed apart. Prints tables in Markdown, and writes them into a place of RESULTS.md (`race`, or
@@ -27,7 +27,7 @@ from table import OURS, put, tables
 HERE, FOLDER = Path(__file__).parent, Path("outputs/race")
 SETTINGS = {OURS: [], "sharing": ["train.prefix_sharing=true"]}
 """posweep as it comes, and where the prompt of a pair is computed once for both responses."""
-OPPONENTS = ("sharing", "b1", "b2", "b3")
+OPPONENTS = ("sharing", "b1", "b1_by_length", "b2", "b3")
 SMALL = (
     "data.pairs=128", "data.sft_examples=512", "data.evaluation_prompts=16", "model.hidden_size=32", "model.layers=1",
     "model.heads=2", "model.sft.steps=40",

