@@ -30,9 +30,11 @@ test-peers: .venv-peers/ready  ## compare losses and gradients with TRL, in an e
 bench: .venv/ready race  ## how fast, beside TRL and beside what the machine can do: half an hour on 2 cores
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/fused.py
 	$(BIN)/python benchmarks/limits.py
 
-bench-all: bench  ## all that is measured: the same, how cost grows, and what objectives, plans and reports take, an hour
+bench-all: bench  ## all that is measured: the same, how cost grows, TRL's settings, objectives, plans and reports, an hour
+	.venv-peers/bin/python benchmarks/race/settings.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/objectives.py
 	$(BIN)/python benchmarks/plan.py

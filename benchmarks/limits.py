@@ -79,6 +79,11 @@ class Ran:
         last = max(trial.ended for trial in self.trials)
         return sum(last - worker[-1].ended for worker in self.workers)
 
+    @property
+    def whole(self) -> float:
+        """Seconds that workers could have had, from the command's beginning to its end."""
+        return len(self.workers) * (self.ended - self.began)
+
     def spent(self) -> dict[str, float]:
         """Seconds of all workers by what they were spent on; together they are `busy`."""
         stages = {name: sum(trial.seconds.get(name, 0.0) for trial in self.trials) for name in MEASURED}
@@ -91,8 +96,8 @@ def main(sizes: Sequence[int]) -> None:
     print(f"{os.cpu_count()} cores; {' '.join(SWEEP)}\n")
     blocks = ", ".join(f"{{method: {name}, prior: custom, grid: {{beta: {betas}}}}}" for name, betas in GRIDS.items())
     shares = " | ".join(f"{name}, %" for name in (*MEASURED, "rest", "between"))
-    print(f"| hidden size | s a trial | {shares} | overhead, % | before, s | after, s | waiting, s |")
-    print("|" + "---|" * 13)
+    print(f"| hidden size | s a trial | {shares} | overhead, % | of the command, % | before, s | after, s | waiting, s |")
+    print("|" + "---|" * 14)
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             print(
@@ -102,13 +107,14 @@ def main(sizes: Sequence[int]) -> None:
 
 
 def row(size: int, ran: Ran) -> str:
-    """Shares of the workers' time, and seconds around it; overhead is what is none of the first four."""
+    """Shares of the workers' time, and seconds around it; overhead is what is none of the first four, `of the command` their share of all time."""
     spent = {name: 100 * seconds / ran.busy for name, seconds in ran.spent().items()}
-    overhead = 100 - sum(spent[name] for name in ("train", "generate", "kl", "judge"))
+    wanted = sum(spent[name] for name in ("train", "generate", "kl", "judge"))
+    of_all = wanted * ran.busy / ran.whole
     each = ran.busy / len(ran.trials)
     shares = " | ".join(f"{share:.1f}" for share in spent.values())
     return (
-        f"| {size} | {each:.2f} | {shares} | {overhead:.1f} | {ran.before:.1f} | {ran.after:.1f} | {ran.waiting:.1f} |"
+        f"| {size} | {each:.2f} | {shares} | {100 - wanted:.1f} | {of_all:.0f} | {ran.before:.1f} | {ran.after:.1f} | {ran.waiting:.1f} |"
     )
 
 
