@@ -96,7 +96,9 @@ def main(sizes: Sequence[int]) -> None:
     print(f"{os.cpu_count()} cores; {' '.join(SWEEP)}\n")
     blocks = ", ".join(f"{{method: {name}, prior: custom, grid: {{beta: {betas}}}}}" for name, betas in GRIDS.items())
     shares = " | ".join(f"{name}, %" for name in (*MEASURED, "rest", "between"))
-    print(f"| hidden size | s a trial | {shares} | overhead, % | of the command, % | before, s | after, s | waiting, s |")
+    print(
+        f"| hidden size | s a trial | {shares} | overhead, % | of the command, % | before, s | after, s | waiting, s |"
+    )
     print("|" + "---|" * 14)
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -107,15 +109,17 @@ def main(sizes: Sequence[int]) -> None:
 
 
 def row(size: int, ran: Ran) -> str:
-    """Shares of the workers' time, and seconds around it; overhead is what is none of the first four, `of the command` their share of all time."""
+    """Shares of the workers' time, and seconds around it.
+
+    Overhead is what is none of the first four; `of the command` is the share of those four in all the time there was.
+    """
     spent = {name: 100 * seconds / ran.busy for name, seconds in ran.spent().items()}
     wanted = sum(spent[name] for name in ("train", "generate", "kl", "judge"))
     of_all = wanted * ran.busy / ran.whole
     each = ran.busy / len(ran.trials)
     shares = " | ".join(f"{share:.1f}" for share in spent.values())
-    return (
-        f"| {size} | {each:.2f} | {shares} | {100 - wanted:.1f} | {of_all:.0f} | {ran.before:.1f} | {ran.after:.1f} | {ran.waiting:.1f} |"
-    )
+    around = f"{ran.before:.1f} | {ran.after:.1f} | {ran.waiting:.1f}"
+    return f"| {size} | {each:.2f} | {shares} | {100 - wanted:.1f} | {of_all:.0f} | {around} |"
 
 
 def run(folder: Path, *arguments: str) -> Ran:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from posweep.difference import changed_since
 from posweep.errors import ConfigError, PreflightError, TrialsFailed
@@ -201,9 +202,9 @@ def _run(
     """Make the artifacts, then run the trials under the eyes of the progress display."""
     ledger, folder, plan = recorder.ledger, mirror.folder, recorder.plan
     found = shared_fingerprints(configuration) if configuration.executor.storage else None
-    work = Work(configuration, folder, {spec.key: spec for spec in plan}, found, driver)
     with Progress(plan.trials, ledger.finished(plan), configuration.sweep.primary_metric) as progress:
-        _make_artifacts(configuration, mirror, progress, counts)
+        configuration = _make_artifacts(configuration, mirror, progress, counts)
+        work = Work(configuration, folder, {spec.key: spec for spec in plan}, found, driver)
         recorder.describe()
         progress.start(f"sweep {configuration.sweep.name}")
 
@@ -261,11 +262,14 @@ def _say_what_is_left(name: str, trials: int, missing: int, left: int, train: bo
 
 def _make_artifacts(
     configuration: Configuration, mirror: NoMirror, progress: Progress, counts: Mapping[str, int]
-) -> None:
-    """Everything trials share, before the first of them; and what the sweep as a whole has to say."""
+) -> Configuration:
+    """Everything trials share, before the first of them; and what the sweep as a whole has to say.
+
+    Returns:
+        The configuration, without shared passes where the model does not allow them.
+    """
     from posweep.artifacts.shared import prepare, release
     from posweep.artifacts.store import MADE, Store
-    from posweep.policy.stack import obstacle
     from posweep.trial import baseline_measures, opponents
 
     seen: set[str] = set()
@@ -277,16 +281,27 @@ def _make_artifacts(
             progress.say(f"making {MADE[kind]} …")
 
     shared = prepare(configuration, Store(folder / "artifacts", say, mirror), configuration.device)
-    if configuration.executor.fused != 1 and (why := obstacle(shared.policy)):
-        progress.say(f"executor.fused: the model's trained layers do not lie in one pass ({why}); trials run one by one")
     parameters = sum(p.numel() for p in shared.policy.model.parameters())
     data_facts = {f"data/{name}": count for name, count in counts.items()}
     facts = {**sweep_facts(configuration, parameters), **data_facts, **shared.facts}
     header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, baseline_measures(shared), facts)
     write_atomically(folder / OPPONENTS, [row.to_json() for row in opponents(shared)])
     write_atomically(folder / HEADER, header.to_json())
+    configuration = _fusing(configuration, shared.policy, progress.say)
     del shared
     release()  # workers need the GPU that this process used
+    return configuration
+
+
+def _fusing(configuration: Configuration, policy: Any, say: Callable[[str], None]) -> Configuration:
+    """Trials run one by one, and it is said, where the model's layers cannot compute several policies at once."""
+    from posweep.policy.stack import obstacle
+
+    if configuration.executor.fused == 1 or not (why := obstacle(policy)):
+        return configuration
+    say(f"executor.fused: no pass can be shared ({why}); trials run one by one")
+    executor = dataclasses.replace(configuration.executor, fused=1)
+    return dataclasses.replace(configuration, executor=executor)
 
 
 def _note_counters(configuration: Configuration, folder: Path) -> None:

@@ -317,12 +317,26 @@ def problems(configuration: Configuration, batch_size: int, trials: int | None =
         trials: how many there are, where fewer than run at the same time.
     """
     found, room = estimate(configuration, batch_size), _room(configuration, trials)
-    if found is None or room is None or found.total <= room:
+    if found is None or room is None:
         return []
+    if found.total <= room:
+        return _fused_problems(configuration, batch_size, trials)
     ways = _ways_out(configuration, batch_size, room)
     if configuration.executor.trial_resources.gpu:
         return [_gpu_sentence(configuration, found, room, ways)]
     return [_host_sentence(found, trials_at_once(configuration, trials), ways)]
+
+
+def _fused_problems(configuration: Configuration, batch_size: int, trials: int | None) -> list[str]:
+    """A sentence where too many are to share a pass on a machine that kills who takes too much; on a GPU half are tried."""
+    fused = configuration.executor.fused or 1
+    if fused == 1 or configuration.executor.trial_resources.gpu:
+        return []
+    fit = fused_fit(configuration, batch_size, trials)
+    if fit >= fused:
+        return []
+    place, machine = "executor.fused", _gigabytes(memory_here() or 0.0)
+    return [f"{place}: {fused} trials in one pass do not fit into the {machine} GB of this machine; set {place}={fit}."]
 
 
 def _gpu_sentence(configuration: Configuration, found: Memory, room: float, ways: str) -> str:

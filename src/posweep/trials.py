@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Trials:
                 if attempt:
                     self._wait(len(left), attempt, retries)
                 if left and not self.stop.reason:
-                    left = self._once(left)
+                    left = self._once(self._one_by_one() if attempt else self.work, left)
         finally:
             with suppress(OSError):  # of a folder that may no longer be written
                 (self.work.folder / RUNNING).unlink(missing_ok=True)
@@ -59,10 +60,16 @@ class Trials:
         self.work.specs.update((spec.key, spec) for spec in added)
         self.progress.extend(added, self.ledger.finished(added))
 
-    def _once(self, keys: Sequence[str]) -> list[str]:
+    def _one_by_one(self) -> Work:
+        """The same work without shared passes, in which one trial that ends its process would take the others along."""
+        configuration = self.work.configuration
+        executor = dataclasses.replace(configuration.executor, fused=1)
+        return dataclasses.replace(self.work, configuration=dataclasses.replace(configuration, executor=executor))
+
+    def _once(self, work: Work, keys: Sequence[str]) -> list[str]:
         """Run the trials once; those that have neither result nor failure."""
         self.mirror.prepare(keys)
-        self.executor.run(self.work, keys, self._listen)
+        self.executor.run(work, keys, self._listen)
         for key in self.mirror.settle():
             self._tell(Event("finished", key))
         specs = [self.work.specs[key] for key in keys]
@@ -93,7 +100,8 @@ class Trials:
                 note_running(self.work.folder, self.progress.running())
         if result or event.kind == "failed":
             self.recorder.send(event.key)
-        if reason := self.rule.count(event.kind):
+        counts = event.kind != "lost" or not event.beside  # a worker that is lost is one, whatever it was at
+        if counts and (reason := self.rule.count(event.kind)):
             self.stop.ask(reason)
 
     def _as_recorded(self, event: Event) -> tuple[Event, TrialResult | None]:
@@ -103,7 +111,9 @@ class Trials:
         spec = self.work.specs[event.key]
         if result := self.ledger.finished([spec]).get(event.key):
             return Event("diverged" if result.status == "diverged" else "finished", event.key), result
-        return Event("failed" if self.ledger.failures([spec]) else "lost", event.key), None
+        if self.ledger.failures([spec]):
+            return Event("failed", event.key), None
+        return dataclasses.replace(event, kind="stopped" if self.stop.reason else "lost"), None
 
     def _prune(self, event: Event) -> None:
         """Where workers share a storage, only here do the policies of all nodes meet."""

@@ -31,11 +31,13 @@ class Event:
     """Something happened to a trial; the result itself is in the ledger.
 
     `stopped`: it gave up its place, since the sweep stops. `lost`: its worker or node went away; executors may take that
-    for `failed`, for a failure is in the ledger. `unwritten`: what it came to could not be written.
+    for `failed`, for a failure is in the ledger. `unwritten`: what it came to could not be written. `beside`: it shared its
+    passes with a trial that was named before.
     """
 
     kind: Literal["started", "finished", "diverged", "failed", "stopped", "lost", "unwritten"]
     key: str
+    beside: bool = False
 
 
 Listener = Callable[[Event], None]

@@ -242,8 +242,8 @@ def _listening(listen: Listener, folder: Path, search: Any) -> Any:
         def _tell(self, kind: Any, trial: Any, ends: Mapping[str, Any] = MappingProxyType({})) -> None:
             """Tune takes an error of its callbacks for the trial's; it is raised when the trials that run have returned."""
             try:
-                for key in _keys(trial.config):
-                    listen(Event(ends.get(key, kind), key))
+                for place, key in enumerate(_keys(trial.config)):
+                    listen(Event(ends.get(key, kind), key, beside=place > 0))
             except Exception as error:
                 self.error = self.error or error
                 search.set_finished()

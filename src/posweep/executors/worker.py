@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Literal
 
 from posweep.artifacts.shared import Shared, prepare, release
@@ -86,8 +86,20 @@ class Worker:
             for spec, end in run_cohort(specs, self.shared, self._unjudged, doors):
                 ends[spec.key] = self._settled(spec.key, lambda end=end: self._kept(_given(end)))  # type: ignore[misc]
         except Exception as error:
-            return not out_of_memory(error)
+            if out_of_memory(error):
+                return False
+            self._note(specs, error)
         return True
+
+    def _note(self, specs: Sequence[TrialSpec], error: Exception) -> None:
+        """Why trials that were to share their passes are run one by one: in the log of each, which failures replace."""
+        story = without_password("".join(traceback.format_exception(error)))
+        for log in (self.ledger.log(spec.key) for spec in specs):
+            with suppress(OSError):
+                log.parent.mkdir(exist_ok=True)
+                log.write_text(
+                    f"It runs by itself, for in one pass with others it met this:\n{story}", encoding="utf-8"
+                )
 
     def _run(self, key: str) -> End:
         spec = self.work.specs[key]

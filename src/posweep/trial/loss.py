@@ -38,7 +38,13 @@ def objective_of(spec: TrialSpec) -> Objective:
 def preference_loss(spec: TrialSpec, shared: Shared) -> PairLoss:
     """The trial's objective on the training pairs."""
     return PairLoss(
-        objective_of(spec), shared.policy, shared.pairs, shared.pair_logps, "train", spec.seed, shares_prompts(spec)
+        objective_of(spec),
+        shared.policy,
+        shared.pairs,
+        shared.pair_logps,
+        "train",
+        spec.seed,
+        shares_prompts(spec, shared),
     )
 
 
@@ -46,13 +52,13 @@ def held_out_loss(spec: TrialSpec, shared: Shared, evaluation: EvaluationSet) ->
     """The trial's objective on the held-out pairs of a set."""
     return PairLoss(
         objective_of(spec), shared.policy, evaluation.pairs, evaluation.reference, evaluation.name, spec.seed,
-        shares_prompts(spec),
+        shares_prompts(spec, shared),
     )  # fmt: skip
 
 
-def shares_prompts(spec: TrialSpec) -> bool:
+def shares_prompts(spec: TrialSpec, shared: Shared) -> bool:
     """Whether the prompt of a pair is computed once for both responses."""
-    return bool(spec.train["prefix_sharing"])
+    return bool(spec.train.get("prefix_sharing", shared.configuration.train.prefix_sharing))
 
 
 @dataclass
@@ -60,7 +66,7 @@ class PairLoss:
     """An objective on some pairs, given what the reference makes of them: what `policy.train.optimise` minimises.
 
     `name` and `seed` name the stream that SamPO draws its tokens from, anew for each epoch.
-    `shares`: whether the prompt of a pair is computed once for both responses.
+    `shares`: whether the prompt of a pair is computed once for both responses, where both answer the same.
     """
 
     objective: Objective
@@ -113,7 +119,7 @@ class PairLoss:
         flat = self.pairs.flat
         prompts = flat["prompts"].take(items)
         responses = flat["chosen"].take(items).beside(flat["rejected"].take(items))
-        if self.shares:
+        if self.shares and self.pairs.rejected_prompts is None:
             return pack(prompts, responses, self.policy.device)
         others = flat.get("rejected_prompts", flat["prompts"]).take(items)
         return lay_out(self.policy, prompts.beside(others), responses)

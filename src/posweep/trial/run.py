@@ -16,7 +16,7 @@ from posweep.trial.course import Course, Stopwatch
 from posweep.trial.evaluate import Unjudged
 from posweep.trial.judge import judge
 from posweep.trial.measure import measure
-from posweep.trial.training import settings_of, train_all
+from posweep.trial.training import train_all
 
 CURVE_POINTS = 200
 """Points kept of each training curve: enough to see it, few enough to write it."""
@@ -56,11 +56,10 @@ def run_cohort(
     """
     clock = Stopwatch(len(specs))
     trials = [Trial(spec, Course(clock), door) for spec, door in zip(specs, doors, strict=True)]
-    with threads(settings_of(specs[0], shared).threads):
-        train_all(trials, shared)
-    for trial in trials:
-        trial.put()
-        yield trial.spec, _end(trial, len(trials), keep)
+    for together in train_all(trials, shared):
+        for trial in together:
+            trial.put()
+            yield trial.spec, _end(trial, len(together), keep)
 
 
 def _end(trial: Trial, fused: int, keep: Keep) -> Outcome | Exception:

@@ -6,7 +6,7 @@ Trials that see the same batches may be trained in one pass; one trial is a coho
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from posweep.artifacts.shared import Shared
 from posweep.errors import Diverged
 from posweep.policy.checkpoint import Door
-from posweep.policy.reproducible import seeded
+from posweep.policy.reproducible import seeded, threads
 from posweep.policy.train import Batch, Curves, Training, batches, optimise_all
 from posweep.records import TrialSpec
 from posweep.settings import TrainSettings, steps_of
@@ -37,15 +37,17 @@ def train(spec: TrialSpec, shared: Shared, course: Course, door: Door | None = N
         OutOfMemory: not even one pair at a time fits.
         Stopped: the sweep was asked to stop.
     """
-    trial = Trial(spec, course, door or Door())
-    train_all([trial], shared, measured)
+    [[trial]] = train_all([Trial(spec, course, door or Door())], shared, measured)
     if trial.end:
         raise trial.end
     return trial.curves
 
 
-def train_all(trials: Sequence[Trial], shared: Shared, measured: bool = True) -> None:
+def train_all(trials: Sequence[Trial], shared: Shared, measured: bool = True) -> Iterator[list[Trial]]:
     """The same for trials that see the same batches; how each of them ended is its `end`.
+
+    Yields:
+        Those that shared their passes, before the next are trained. What is written of a policy has to be written by then.
 
     Raises:
         OutOfMemory: not even one pair at a time fits.
@@ -65,7 +67,9 @@ def train_all(trials: Sequence[Trial], shared: Shared, measured: bool = True) ->
         _go_on(trial, shared, moments)
         trial.door.about = partial(trial.course.about, trial.spec.score_key)
     for alike in _standing_alike(trials):
-        _until_it_fits(alike, shared, plan, moments)
+        with threads(settings.threads):
+            _until_it_fits(alike, shared, plan, moments)
+        yield alike
 
 
 def _standing_alike(trials: Sequence[Trial]) -> list[list[Trial]]:
