@@ -600,6 +600,17 @@ def test_what_is_not_known_is_not_fused(tmp_path):
     assert memory.fused_fit(demo("executor.address=auto"), 32) == 1
 
 
+def test_more_in_one_pass_than_the_machine_holds_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(memory, "memory_here", lambda: 4e9)
+    fit = memory.fused_fit(demo("executor.workers=1"), 32)
+    assert memory.problems(demo("executor.workers=1", f"executor.fused={fit}"), 32) == []
+    assert memory.problems(demo("executor.workers=1", f"executor.fused={fit + 1}"), 32) == [
+        f"executor.fused: {fit + 1} trials in one pass do not fit into the 4.0 GB of this machine; set executor.fused={fit}."
+    ]
+    assert memory.problems(demo("executor.workers=1", "executor.fused=null"), 32) == []
+    assert memory.problems(demo("executor.fused=99", "executor.address=auto"), 32) == []
+
+
 def test_planning_takes_no_torch():
     code = "import sys, posweep.memory; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -96,6 +96,36 @@ def test_lost_trials_are_no_failures_that_stop_a_sweep(sweep):
     assert len(sweep.ledger.finished(sweep.plan)) == 6
 
 
+def test_lost_trials_run_again_without_shared_passes(sweep):
+    seen, run = [], sweep.executor.run
+    sweep.executor.run = lambda work, *rest: (seen.append(work.configuration.executor.fused), run(work, *rest))
+    work = sweep.trials.work
+    executor = replace(work.configuration.executor, fused=4)
+    sweep.trials.work = replace(work, configuration=replace(work.configuration, executor=executor))
+    sweep.executor.scripts[sweep.keys[1]] = ["lost", "finished"]
+    sweep.trials.run(sweep.keys)
+    assert seen == [4, 1]
+
+
+def test_a_worker_that_is_lost_with_many_trials_is_one_loss(sweep):
+    def run(work, keys, listen):
+        for place, key in enumerate(keys):
+            listen(Event("failed", key, beside=place > 0))
+
+    sweep.executor.run = run
+    sweep.trials.run(sweep.keys)
+    assert sweep.stop.reason == ""
+    assert sweep.trials.rule.lost == 3  # once a try
+    assert {failure.kind for failure in sweep.ledger.failures(sweep.plan).values()} == {"lost"}
+
+
+def test_who_is_told_to_stop_beside_a_failure_is_not_lost(sweep):
+    sweep.stop.ask("enough")
+    sweep.trials._listen(Event("failed", sweep.keys[0]))
+    assert sweep.trials.rule.lost == 0
+    assert +sweep.progress.counts() == {}
+
+
 def test_failures_in_a_row_stop_a_sweep_and_the_rest_is_left(sweep):
     for key in sweep.keys[1:]:
         sweep.executor.scripts[key] = ["failed"]

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from posweep import launch
 from posweep.config import configure
 from posweep.errors import JudgeUnavailable
 from posweep.executors import Event, Work, cohorts, open_executor
@@ -204,7 +205,21 @@ def test_a_judge_that_is_away_fails_them_once_and_keeps_what_they_drew(work, mon
 
 def test_a_model_that_cannot_be_stacked_is_trained_by_itself(work, monkeypatch):
     monkeypatch.setattr("posweep.policy.stack.obstacle", lambda _: "its Conv1d cannot be stacked")
-    assert set(Worker(work).run_all(keys(work)).values()) == {"finished"}
+    worker = Worker(work)
+    assert set(worker.run_all(keys(work)).values()) == {"finished"}
+    for key in keys(work):
+        log = worker.ledger.log(key).read_text()
+        assert log.startswith("It runs by itself, for in one pass with others it met this:")
+        assert "its Conv1d cannot be stacked" in log
+
+
+def test_a_launch_says_so_once_and_runs_them_one_by_one(as_it_stands, monkeypatch):
+    said, configuration = [], fused(as_it_stands, 4)
+    monkeypatch.setattr("posweep.policy.stack.obstacle", lambda _: "its Conv1d cannot be stacked")
+    assert launch._fusing(configuration, None, said.append).executor.fused == 1
+    assert said == ["executor.fused: no pass can be shared (its Conv1d cannot be stacked); trials run one by one"]
+    monkeypatch.setattr("posweep.policy.stack.obstacle", lambda _: "")
+    assert launch._fusing(configuration, None, said.append) is configuration
 
 
 def test_a_stop_in_the_middle_leaves_a_checkpoint_of_each_and_they_go_on(work, monkeypatch):
