@@ -3,8 +3,8 @@
     python benchmarks/race/race.py [--trials N] [--turns K] [--against b1,b2,…] [--small] [--write PLACE]
 
 Two workers of one thread each. Both sides get the SFT policy ready and make everything else themselves; posweep's report,
-which nobody else writes, is timed apart. Prints tables in Markdown, and writes them into a place of RESULTS.md (`race`, or
-`whole` for --trials 36); the seconds of every trial are in `outputs/race/`.
+which nobody else writes, is timed apart. Prints tables in Markdown, and writes them into a place of RESULTS.md (`race`);
+the seconds of every trial are in `outputs/race/`.
 """
 
 from __future__ import annotations

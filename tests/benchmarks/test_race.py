@@ -201,11 +201,10 @@ def test_tables_are_put_into_their_place_of_a_page(race, tmp_path):
         race.table.put(page, "more", "")
 
 
-def test_results_have_a_place_for_each_race(race, tmp_path):
+def test_results_have_a_place_for_the_race(race, tmp_path):
     page = tmp_path / "RESULTS.md"
     page.write_text((RACE.parent / "RESULTS.md").read_text(encoding="utf-8"), encoding="utf-8")
-    for place in ("race", "whole"):
-        race.table.put(page, place, "| new |")
+    race.table.put(page, "race", "| new |")
 
 
 def test_a_stage_that_one_side_lacks_has_no_ratio(race):
