@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, Qwen3MoeConfig
 
 from posweep.policy import score
 from posweep.policy.base import Policy
@@ -111,9 +111,15 @@ def test_parts_of_the_logits_have_the_values_and_gradients_of_all(toy, sequences
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
 
 
-def test_parts_are_scaled_and_capped_as_the_model_does_it(sequences, monkeypatch):
-    """Cohere scales its logits behind the head and Gemma 2 caps them there."""
-    for config, about in ((CohereConfig, {"logit_scale": 0.3}), (Gemma2Config, {"final_logit_softcapping": 0.5})):
+def test_parts_are_what_the_model_makes_of_them(sequences, monkeypatch):
+    """Cohere scales its logits behind the head, Gemma 2 caps them there, and Qwen 3 looks for what its router said."""
+    experts = {"num_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+    for config, about in (
+        (CohereConfig, {"logit_scale": 0.3}),
+        (Gemma2Config, {"final_logit_softcapping": 0.5}),
+        (Qwen3MoeConfig, experts),
+        (Qwen3MoeConfig, {**experts, "output_router_logits": True}),
+    ):
         size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
         usual = {"vocab_size": 9, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
         model = AutoModelForCausalLM.from_config(config(**size, **usual, **about)).eval()

@@ -1,17 +1,24 @@
+import copy
 import dataclasses
 
 import numpy as np
+import peft
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM, GPTNeoConfig, HunYuanDenseV1Config
 
 from posweep.errors import Diverged, Stopped
+from posweep.policy.base import Policy
 from posweep.policy.checkpoint import CheckpointFile, Checkpoints
 from posweep.policy.load import trained
+from posweep.policy.packed import packs
 from posweep.policy.pretrained import open_pretrained
+from posweep.policy.reproducible import seeded
 from posweep.policy.sample import sample
-from posweep.policy.score import TRAINED_LOGITS, lay_out, response_values, sequence_logps, token_logps
+from posweep.policy.score import TRAINED_LOGITS, collate, lay_out, response_values, sequence_logps, token_logps
 from posweep.policy.scratch import make_tokenizer, new_policy
-from posweep.policy.stack import Stack, obstacle
+from posweep.policy.stack import Stack, StackedLinear, obstacle
 from posweep.policy.train import Batch, Losses, PerItem, Training, batches, optimise_all
 from posweep.settings import HubModel, LoraSettings, ScratchModel, TrainSettings
 
@@ -172,6 +179,155 @@ def test_responses_are_those_of_each_policy(policy):
     assert found == expected
 
 
+def test_the_vocabulary_of_a_stack_is_that_of_each(policy):
+    assert Stack.of(policy, COUNT).policy.vocabulary == policy.vocabulary
+
+
+def test_adapters_beside_the_output_layer_are_each_policy_s_own(tmp_path, monkeypatch):
+    policy = family("llama", tmp_path)
+    model = peft.get_peft_model(policy.model, peft.LoraConfig(r=4, target_modules=["q_proj", "lm_head"]))
+    policy = dataclasses.replace(policy, model=model)
+    stack = moved(Stack.of(policy, COUNT))
+    items = np.arange(len(PROMPTS))
+    monkeypatch.setattr("posweep.policy.score.TRAINED_LOGITS", 2 * policy.vocabulary)
+    with torch.no_grad(), stack.together():
+        found = [loss_of(member).function(items).losses for member in stack.members()]
+        for place in range(COUNT):
+            expected = loss_of(alone(policy, stack, place)).function(items).losses
+            torch.testing.assert_close(found[place], expected, rtol=1e-5, atol=1e-6)
+
+
+class Seen(TorchDispatchMode):
+    """Every operation by name, with the first thing it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[tuple[str, object]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls.append((function.overloadpacket.__name__, args[0] if args else None))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen", "neox"])
+def test_weights_are_cast_once_for_all_tokens_of_a_response(tmp_path, name):
+    """Qwen's layers have biases, too."""
+
+    def casts(policy: Policy, noise: np.ndarray, groups: int) -> int:
+        policy = dataclasses.replace(policy, autocast=torch.bfloat16)
+        weights = {weight.untyped_storage().data_ptr() for weight in policy.model.parameters()}
+        with Seen() as seen:
+            sample(policy, PROMPTS[:1], noise, groups=groups)
+        return sum(call == "_to_copy" and of.untyped_storage().data_ptr() in weights for call, of in seen.calls)
+
+    policy = family(name, tmp_path)
+    policy = dataclasses.replace(policy, texts=dataclasses.replace(policy.texts, ends=()))
+    stack, noise = Stack.of(policy, 2), np.random.default_rng(0).random((1, 12))
+    assert 0 < casts(stack.policy, np.tile(noise, (2, 1)), 2) <= casts(policy, noise, 1)
+
+
+def test_a_pass_for_all_has_its_gradient_put_together_at_once():
+    """One by one, each policy's would stand in zeros of the size of all."""
+    stack, items = Stack.of(scratch(), COUNT), np.arange(len(PROMPTS))
+    with stack.together():
+        total = sum(loss_of(member).function(items).losses.sum() for member in stack.members())
+    with Seen() as seen:
+        total.backward()
+    vocabulary = stack.policy.vocabulary
+    parts = [of.shape for call, of in seen.calls if call == "select_backward"]
+    assert not [shape for shape in parts if len(shape) == 3 and shape[-1] == vocabulary]
+
+
+# --- which policies
+
+
+def tiny(config, attention: str = "sdpa", **about) -> Policy:
+    """A model of another family, with random weights of a size that tells its tokens apart."""
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 24, "pad_token_id": 0}
+    with seeded(0):
+        model = AutoModelForCausalLM.from_config(config(**{**size, **about}), attn_implementation=attention)
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            weight.data.mul_(10)
+    return Policy(model.eval(), None, packs=packs(model))
+
+
+def heads_before_tokens() -> Policy:
+    """Hunyuan norms queries and keys when heads stand before tokens: in one row, before whose tokens they are."""
+    sizes = {"intermediate_size": 24, "num_key_value_heads": 2, "head_dim": 8}
+    policy = tiny(HunYuanDenseV1Config, **sizes)
+    assert policy.packs
+    return policy
+
+
+def test_layers_that_see_tokens_in_another_order_are_found_out():
+    policy = heads_before_tokens()
+    assert obstacle(policy) == "two of it in one pass do not give what each gives alone"
+    with pytest.raises(ValueError, match="two of it in one pass"):
+        Stack.of(policy, 2)
+
+
+def test_the_same_layers_in_padded_rows_are_stacked():
+    assert obstacle(dataclasses.replace(heads_before_tokens(), packs=False)) == ""
+
+
+def test_a_pass_that_a_layer_refuses_is_an_obstacle(monkeypatch):
+    policy = scratch()
+    monkeypatch.setattr(StackedLinear, "forward", lambda self, x: x.view(3, 5))
+    assert obstacle(policy).startswith("two of it")
+
+
+def test_where_there_is_no_room_nothing_is_learned_of_the_layers(monkeypatch):
+    """A cohort that runs out of memory is tried with fewer; one that is refused is not."""
+
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    policy = scratch()
+    with monkeypatch.context() as patched:
+        patched.setattr(Stack, "logits", full)
+        assert obstacle(policy) == "there is no room for two of it"
+        with pytest.raises(torch.OutOfMemoryError):
+            Stack.of(policy, COUNT)
+    assert obstacle(policy) == ""
+
+
+def test_learned_positions_are_each_policy_s_own():
+    """GPT-Neo looks them up once for all rows, where it is not told."""
+    policy = tiny(GPTNeoConfig, num_layers=2, num_heads=2, attention_types=[[["global"], 2]], attention="eager")
+    assert not policy.packs
+    assert obstacle(policy) == ""
+    stack = moved(Stack.of(policy, COUNT))
+    batch = collate(PROMPTS, RESPONSES, 0, policy.device)
+    with stack.together():
+        found = [sequence_logps(member, batch) for member in stack.members()]
+    sum(each.sum() for each in found).backward()
+    stack.share_gradients()
+    for place in range(COUNT):
+        one = alone(policy, stack, place)
+        one.model.zero_grad()
+        expected = sequence_logps(one, batch)
+        expected.sum().backward()
+        torch.testing.assert_close(found[place], expected, rtol=1e-5, atol=1e-6)
+        slopes = {name: weight.grad for name, weight in trained(one).items()}
+        assert slopes["transformer.wpe.weight"].abs().max() > 0
+        for name, slope in slopes.items():
+            torch.testing.assert_close(
+                stack.weights[place][name].grad, slope, rtol=1e-4, atol=1e-5 * float(slope.abs().max())
+            )
+
+
+def test_a_model_is_asked_once_and_left_as_it_was(policy, monkeypatch):
+    before = copy.deepcopy(policy.model.state_dict())
+    generator, asked, logits = torch.get_rng_state(), [], Stack.logits
+    monkeypatch.setattr(Stack, "logits", lambda *given: asked.append("rows" in given[2]) or logits(*given))
+    assert [obstacle(policy) for _ in range(3)] == ["", "", ""]
+    assert asked == [False, True]
+    assert all(torch.equal(value, before[name]) for name, value in policy.model.state_dict().items())
+    assert all(weight.grad is None for weight in policy.model.parameters())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
 def test_a_module_of_another_kind_is_named():
     policy = scratch()
     assert obstacle(policy) == ""
@@ -221,6 +377,20 @@ def test_each_learns_as_it_would_alone(policy, micro):
             assert together[place].curves()[name] == [pytest.approx(point, rel=1e-3, abs=1e-6) for point in points]
         first = [found.curves()["loss"][0][1] for found in (together[place], expected)]
         assert first[0] == pytest.approx(first[1], rel=1e-5)
+
+
+def test_no_gradient_lies_there_when_policies_are_looked_at():
+    """Nor with one that has ended, whose part would keep the whole."""
+    stack, left = Stack.of(scratch(), COUNT), []
+    found = trainings(stack, *DIFFERENT)
+
+    def look():
+        weights = [*stack.policy.model.parameters(), *(one for each in stack.weights for one in each.values())]
+        left.append([weight.grad for weight in weights if weight.grad is not None])
+        found[1].end = Diverged(2, "loss")
+
+    optimise_all(found, plan(), {2: look, 4: look}, stack)
+    assert left == [[], []]
 
 
 def bad_from(loss, step: int) -> PerItem:

@@ -53,7 +53,7 @@ class Policy:
     @property
     def vocabulary(self) -> int:
         """Tokens the model chooses among."""
-        return int(self.model.get_output_embeddings().weight.shape[0])
+        return int(self.model.get_output_embeddings().weight.shape[-2])
 
     @property
     def adapted(self) -> bool:
@@ -115,10 +115,17 @@ def _all(hidden: Tensor) -> Tensor:
     return hidden
 
 
+class _Answer(BaseModelOutputWithPast):
+    """Last hidden states, and nothing of what else some architecture's body gives, such as the logits of a router."""
+
+    def __getattr__(self, name: str) -> None:
+        """What is not there."""
+
+
 @contextmanager
 def _answering(body: Any, hidden: Tensor) -> Iterator[None]:
     """A body that gives these hidden states, whatever it is asked."""
-    body.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden)
+    body.forward = lambda *_, **__: _Answer(last_hidden_state=hidden)
     try:
         yield
     finally:

@@ -8,17 +8,21 @@ policy alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from posweep.policy.base import Policy
 from posweep.policy.packed import Rows
+from posweep.policy.score import TokenBatch, collate, pack
 
 
 class StackedLinear(nn.Module):
@@ -32,17 +36,23 @@ class StackedLinear(nn.Module):
         self.weight, self.bias = weights["weight"], weights.get("bias")
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.only: int | None = None
+        self._leaves = tuple(nn.Parameter(each.detach()) for each in self._across())  # in a tuple: no weights of ours
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, inputs) → (…, outputs)."""
         if self.only is not None:
             return nn.functional.linear(x, self.weight[self.only], None if self.bias is None else self.bias[self.only])
         rows = x.reshape(len(self.weight), -1, x.shape[-1])
-        if self.bias is None:
-            found = torch.bmm(rows, self.weight.mT)
-        else:
-            found = torch.baddbmm(self.bias[:, None], rows, self.weight.mT)
+        weight, *bias = self._across() if torch.is_grad_enabled() else self._leaves
+        found = torch.baddbmm(*bias, rows, weight) if bias else torch.bmm(rows, weight)
         return found.view(*x.shape[:-1], -1)
+
+    def _across(self) -> Sequence[Tensor]:
+        """Wᵀ, and b for every row: views of the weights, of which autocast keeps no cast from pass to pass.
+
+        Where there is no gradient, leaves in the same storage stand for them, of which it does.
+        """
+        return [self.weight.mT] if self.bias is None else [self.weight.mT, self.bias[:, None]]
 
 
 class StackedEmbedding(nn.Module):
@@ -118,8 +128,69 @@ def _learning(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def obstacle(policy: Policy) -> str:
     """Why policies of this making cannot be stacked, as part of a sentence; empty where they can."""
+    try:
+        return _why_apart(policy)
+    except torch.OutOfMemoryError:
+        return "there is no room for two of it"
+
+
+def _why_apart(policy: Policy) -> str:
+    """The same, where there is room to find out."""
     kinds = {type(module).__name__ for _, module in _learning(policy.model) if _stacked_form(module) is None}
-    return f"its {', '.join(sorted(kinds))} cannot be stacked" if kinds else ""
+    if kinds:
+        return f"its {', '.join(sorted(kinds))} cannot be stacked"
+    if policy.model not in _TRIED:
+        _TRIED[policy.model] = _two_are_two(policy)
+    return "" if _TRIED[policy.model] else "two of it in one pass do not give what each gives alone"
+
+
+_TRIED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""What models were found to do by `_two_are_two`."""
+
+
+def _two_are_two(policy: Policy) -> bool:
+    """Whether two policies make in one pass what each makes alone: asked of the model itself, on eleven tokens.
+
+    A layer that is not given the tokens of one policy after those of another would take them for each other's.
+
+    Raises:
+        torch.OutOfMemoryError: there is no room for two, which says nothing of their layers.
+    """
+    bare = replace(policy, autocast=None)
+    vocabulary = policy.model.config.get_text_config().vocab_size
+    ids = [token % vocabulary for token in range(1, 12)]
+    prompts, responses = [ids[:4], ids[4:5]], [ids[5:7], ids[7:]]
+    batches = [collate(prompts, responses, 0, policy.device)]
+    if policy.packs:
+        batches.append(pack(prompts, responses, policy.device))
+    try:
+        stack = _shaken(Stack.untried(bare, 2))
+        return all(_same(bare, stack, batch) for batch in batches)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # of whatever origin: a layer need not take what we hand it
+        return False
+
+
+def _shaken(stack: Stack) -> Stack:
+    """Every weight of every policy moved by noise of its own, of about the size that weights have."""
+    noise = torch.Generator(stack.policy.device).manual_seed(0)
+    with torch.no_grad():
+        for weight in (weight for weights in stack.weights for weight in weights.values()):
+            size = 0.3 * (weight.abs().mean() + weight.shape[-1] ** -0.5)
+            weight.add_(torch.empty_like(weight).normal_(generator=noise) * size)
+    return stack
+
+
+@torch.no_grad()
+def _same(policy: Policy, stack: Stack, batch: TokenBatch) -> bool:
+    """Whether a stack's logits are those of the policy with the weights of each."""
+    found = stack.logits(lambda hidden: hidden, batch.inputs)
+    with policy.opened(lambda hidden: hidden) as model:
+        alone = [functional_call(model, weights, kwargs=batch.inputs).logits for weights in stack.weights]
+    expected = torch.stack(alone)
+    precision = 1e-4 if expected.dtype == torch.float32 else 3e-2
+    return bool((found - expected).abs().max() <= precision * expected.abs().max())
 
 
 @dataclass(frozen=True)
@@ -141,10 +212,15 @@ class Stack:
         """`count` copies of a policy; its own weights are left as they are.
 
         Raises:
-            ValueError: it has weights that cannot be stacked (`obstacle`).
+            ValueError: it cannot be stacked (`obstacle`).
         """
-        if why := obstacle(policy):
+        if why := _why_apart(policy):
             raise ValueError(f"model.name: {why}")
+        return cls.untried(policy, count)
+
+    @classmethod
+    def untried(cls, policy: Policy, count: int) -> Stack:
+        """The same of a policy of which nobody knows whether it can be stacked."""
         model = copy.deepcopy(policy.model, {id(weight): weight for weight in policy.model.parameters()})
         stacked = {
             id(weight): nn.Parameter(weight.detach().expand(count, *weight.shape).clone())
@@ -196,20 +272,30 @@ class Stack:
         """The inputs of one policy for each of them: packed ones in the same row, others in rows of their own."""
         count, packed = len(self), inputs.get("rows") is not None
         times = (1, count) if packed else (count, 1)
+        positions = {} if packed or not self._looks_positions_up else _positions(inputs["input_ids"])
         return {
             name: value.repeat(*times) if isinstance(value, Tensor) else _repeated(value, count)
-            for name, value in inputs.items()
+            for name, value in {**positions, **inputs}.items()
         }
+
+    @cached_property
+    def _looks_positions_up(self) -> bool:
+        """Whether there are tables of the policies' own beside that of the tokens."""
+        tokens, modules = self.policy.model.get_input_embeddings(), self.policy.model.modules()
+        return any(isinstance(module, StackedEmbedding) and module is not tokens for module in modules)
 
     @contextmanager
     def head_of(self, place: int) -> Iterator[None]:
         """Hidden states that are given to the output layer inside are those of one policy."""
         head = self.policy.model.get_output_embeddings()
-        head.only = place
+        stacked = [module for module in head.modules() if isinstance(module, StackedLinear)]
+        for module in stacked:
+            module.only = place
         try:
             yield
         finally:
-            head.only = None
+            for module in stacked:
+                module.only = None
 
     def share_gradients(self) -> None:
         """Give each policy its part of the gradient of all."""
@@ -218,9 +304,10 @@ class Stack:
                 weights[name].grad = None if whole.grad is None else whole.grad[place]
 
     def forget_gradients(self) -> None:
-        """Nothing is left of a step."""
-        for whole in self._stacked.values():
-            whole.grad = None
+        """Nothing is left of a step, nor with a policy that has ended: its part would keep the whole."""
+        for weights in (self._stacked, *self.weights):
+            for weight in weights.values():
+                weight.grad = None
 
 
 class _Passes:
@@ -230,13 +317,13 @@ class _Passes:
         self.begin(0)
 
     def begin(self, count: int) -> None:
-        self.asked, self.made = [0] * count, list[Tensor]()
+        self.asked, self.made = [0] * count, list[tuple[Tensor, ...]]()
 
     def of(self, place: int, make: Callable[[], Tensor]) -> Tensor:
         nth = self.asked[place]
         self.asked[place] += 1
         if nth == len(self.made):
-            self.made.append(make())
+            self.made.append(make().unbind(0))  # at once, for its gradient to be put together at once
         return self.made[nth][place]
 
 
@@ -262,6 +349,11 @@ class Member(Policy):
 
     def _own(self, make: Callable[[], Tensor]) -> Tensor:
         return self.stack._passes.of(self.place, make)
+
+
+def _positions(ids: Tensor) -> dict[str, Tensor]:
+    """Of every token of padded rows. A model that is not told takes one row of them for all, which is of no policy."""
+    return {"position_ids": torch.arange(ids.shape[1], device=ids.device).expand_as(ids)}
 
 
 def _repeated(value: Any, count: int) -> Any:

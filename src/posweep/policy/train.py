@@ -214,12 +214,12 @@ def _going(trainings: Sequence[Training]) -> list[Training]:
 
 def _step(batch: Batch, trainings: Sequence[Training], passes: Passes) -> None:
     """One optimisation step of each."""
-    passes.forget_gradients()
     micro = trainings[0].settings.micro_batch_size or len(batch)
     charts = _accumulate(batch, [training.loss for training in trainings], micro, passes)
     passes.share_gradients()
     for training, charted in zip(trainings, charts, strict=True):
         training.step(charted)
+    passes.forget_gradients()  # before whoever looks at the policies needs the room
 
 
 def _leave(trainings: Sequence[Training]) -> None:
