@@ -128,19 +128,14 @@ def _learning(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def obstacle(policy: Policy) -> str:
     """Why policies of this making cannot be stacked, as part of a sentence; empty where they can."""
-    try:
-        return _why_apart(policy)
-    except torch.OutOfMemoryError:
-        return "there is no room for two of it"
-
-
-def _why_apart(policy: Policy) -> str:
-    """The same, where there is room to find out."""
     kinds = {type(module).__name__ for _, module in _learning(policy.model) if _stacked_form(module) is None}
     if kinds:
         return f"its {', '.join(sorted(kinds))} cannot be stacked"
-    if policy.model not in _TRIED:
-        _TRIED[policy.model] = _two_are_two(policy)
+    try:
+        if policy.model not in _TRIED:
+            _TRIED[policy.model] = _two_are_two(policy)
+    except torch.OutOfMemoryError:
+        return "there is no room for two of it"
     return "" if _TRIED[policy.model] else "two of it in one pass do not give what each gives alone"
 
 
@@ -214,7 +209,7 @@ class Stack:
         Raises:
             ValueError: it cannot be stacked (`obstacle`).
         """
-        if why := _why_apart(policy):
+        if why := obstacle(policy):
             raise ValueError(f"model.name: {why}")
         return cls.untried(policy, count)
 
