@@ -207,10 +207,8 @@ def test_a_model_that_cannot_be_stacked_is_trained_by_itself(work, monkeypatch):
     monkeypatch.setattr("posweep.policy.stack.obstacle", lambda _: "its Conv1d cannot be stacked")
     worker = Worker(work)
     assert set(worker.run_all(keys(work)).values()) == {"finished"}
-    for key in keys(work):
-        log = worker.ledger.log(key).read_text()
-        assert log.startswith("It runs by itself, for in one pass with others it met this:")
-        assert "its Conv1d cannot be stacked" in log
+    notes = [result.notes for result in worker.ledger.finished(work.specs.values()).values()]
+    assert notes == [{"alone": "ValueError: model.name: its Conv1d cannot be stacked"}] * len(keys(work))
 
 
 def test_a_launch_says_so_once_and_runs_them_one_by_one(as_it_stands, monkeypatch):

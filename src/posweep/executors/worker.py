@@ -6,12 +6,12 @@ import dataclasses
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Literal
 
 from posweep.artifacts.shared import Shared, prepare, release
 from posweep.artifacts.store import Store
-from posweep.errors import JudgeUnavailable, Stopped, no_room, without_password
+from posweep.errors import JudgeUnavailable, Stopped, first_line, no_room, without_password
 from posweep.executors.base import Work
 from posweep.executors.keep import drop_worse, keep
 from posweep.folder import asked_to_stop, checkpoint_file, taken_over
@@ -34,6 +34,7 @@ class Worker:
         self.ledger = Ledger(self.folder)
         self._shared: Shared | None = None
         self._most = sys.maxsize  # trials that fit into one pass, as far as is known
+        self._apart: dict[str, str] = {}  # why trials that were to share their passes run by themselves
         self._tidy()
 
     @property
@@ -88,18 +89,9 @@ class Worker:
         except Exception as error:
             if out_of_memory(error):
                 return False
-            self._note(specs, error)
+            story = without_password(f"{type(error).__name__}: {first_line(error)}")
+            self._apart |= {spec.key: story for spec in specs}
         return True
-
-    def _note(self, specs: Sequence[TrialSpec], error: Exception) -> None:
-        """Why trials that were to share their passes are run one by one: in the log of each, which failures replace."""
-        story = without_password("".join(traceback.format_exception(error)))
-        for log in (self.ledger.log(spec.key) for spec in specs):
-            with suppress(OSError):
-                log.parent.mkdir(exist_ok=True)
-                log.write_text(
-                    f"It runs by itself, for in one pass with others it met this:\n{story}", encoding="utf-8"
-                )
 
     def _run(self, key: str) -> End:
         spec = self.work.specs[key]
@@ -132,7 +124,8 @@ class Worker:
             if before.responses:
                 return rescore(spec, shared, before)
             return dataclasses.replace(before, result=dataclasses.replace(before.result, score_key=spec.score_key))
-        return self._kept(run_trial(spec, shared, keep=self._unjudged, door=self._door(spec.key)))
+        outcome = self._kept(run_trial(spec, shared, keep=self._unjudged, door=self._door(spec.key)))
+        return _noted(outcome, alone=self._apart[spec.key]) if spec.key in self._apart else outcome
 
     def _only_to_judge(self, spec: TrialSpec) -> Outcome | None:
         """What lies there of a trial that only wants other judges."""
@@ -152,8 +145,7 @@ class Worker:
         result = outcome.result
         if result.status != "finished" or not (trouble := keep(self.work, self.ledger, self.shared.policy, result)):
             return outcome
-        notes = {**result.notes, "policy": f"not kept: {trouble}"}
-        return dataclasses.replace(outcome, result=dataclasses.replace(result, notes=notes))
+        return _noted(outcome, policy=f"not kept: {trouble}")
 
     def _record(self, outcome: Outcome) -> None:
         """The result first; what it makes superfluous goes after it.
@@ -183,6 +175,11 @@ class Worker:
 
     def _asked_to_stop(self) -> bool:
         return asked_to_stop(self.folder, self.work.driver)
+
+
+def _noted(outcome: Outcome, **notes: str) -> Outcome:
+    result = outcome.result
+    return dataclasses.replace(outcome, result=dataclasses.replace(result, notes={**result.notes, **notes}))
 
 
 def _given(end: Outcome | Exception) -> Outcome:
