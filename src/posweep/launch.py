@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from posweep.difference import changed_since
 from posweep.errors import ConfigError, PreflightError, TrialsFailed
@@ -203,7 +202,8 @@ def _run(
     ledger, folder, plan = recorder.ledger, mirror.folder, recorder.plan
     found = shared_fingerprints(configuration) if configuration.executor.storage else None
     with Progress(plan.trials, ledger.finished(plan), configuration.sweep.primary_metric) as progress:
-        configuration = _make_artifacts(configuration, mirror, progress, counts)
+        if why := _make_artifacts(configuration, mirror, progress, counts):
+            configuration = _one_by_one(configuration, why, progress.say)
         work = Work(configuration, folder, {spec.key: spec for spec in plan}, found, driver)
         recorder.describe()
         progress.start(f"sweep {configuration.sweep.name}")
@@ -262,14 +262,15 @@ def _say_what_is_left(name: str, trials: int, missing: int, left: int, train: bo
 
 def _make_artifacts(
     configuration: Configuration, mirror: NoMirror, progress: Progress, counts: Mapping[str, int]
-) -> Configuration:
+) -> str:
     """Everything trials share, before the first of them; and what the sweep as a whole has to say.
 
     Returns:
-        The configuration, without shared passes where the model does not allow them.
+        Why trials cannot share passes that they are to share; empty where they can.
     """
     from posweep.artifacts.shared import prepare, release
     from posweep.artifacts.store import MADE, Store
+    from posweep.policy.stack import obstacle
     from posweep.trial import baseline_measures, opponents
 
     seen: set[str] = set()
@@ -287,18 +288,14 @@ def _make_artifacts(
     header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, baseline_measures(shared), facts)
     write_atomically(folder / OPPONENTS, [row.to_json() for row in opponents(shared)])
     write_atomically(folder / HEADER, header.to_json())
-    configuration = _fusing(configuration, shared.policy, progress.say)
+    why = obstacle(shared.policy) if configuration.executor.fused != 1 else ""
     del shared
     release()  # workers need the GPU that this process used
-    return configuration
+    return why
 
 
-def _fusing(configuration: Configuration, policy: Any, say: Callable[[str], None]) -> Configuration:
-    """Trials run one by one, and it is said, where the model's layers cannot compute several policies at once."""
-    from posweep.policy.stack import obstacle
-
-    if configuration.executor.fused == 1 or not (why := obstacle(policy)):
-        return configuration
+def _one_by_one(configuration: Configuration, why: str, say: Callable[[str], None]) -> Configuration:
+    """No trial shares a pass with another, and it is said."""
     say(f"executor.fused: no pass can be shared ({why}); trials run one by one")
     executor = dataclasses.replace(configuration.executor, fused=1)
     return dataclasses.replace(configuration, executor=executor)

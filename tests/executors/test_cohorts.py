@@ -211,13 +211,11 @@ def test_a_model_that_cannot_be_stacked_is_trained_by_itself(work, monkeypatch):
     assert notes == [{"alone": "ValueError: model.name: its Conv1d cannot be stacked"}] * len(keys(work))
 
 
-def test_a_launch_says_so_once_and_runs_them_one_by_one(as_it_stands, monkeypatch):
-    said, configuration = [], fused(as_it_stands, 4)
-    monkeypatch.setattr("posweep.policy.stack.obstacle", lambda _: "its Conv1d cannot be stacked")
-    assert launch._fusing(configuration, None, said.append).executor.fused == 1
+def test_a_launch_says_so_once_and_runs_them_one_by_one(as_it_stands):
+    said: list[str] = []
+    changed = launch._one_by_one(fused(as_it_stands, 4), "its Conv1d cannot be stacked", said.append)
+    assert changed.executor.fused == 1
     assert said == ["executor.fused: no pass can be shared (its Conv1d cannot be stacked); trials run one by one"]
-    monkeypatch.setattr("posweep.policy.stack.obstacle", lambda _: "")
-    assert launch._fusing(configuration, None, said.append) is configuration
 
 
 def test_a_stop_in_the_middle_leaves_a_checkpoint_of_each_and_they_go_on(work, monkeypatch):
