@@ -135,6 +135,8 @@ def test_many_processes_write_one_file(judgements, start, content):
     judgements.file.write_bytes(content)
     with get_context(start).Pool(4) as pool:
         pool.starmap(judgements.put, [({str(i): float(i)}, {"calls": 1}) for i in range(40)])
+        pool.close()
+        pool.join()  # to be ended by a signal may leave a forked child waiting for a lock that nobody holds
     assert judgements.get(map(str, range(40))) == {str(i): float(i) for i in range(40)}
     assert judgements.counters() == {"calls": 40.0}
     assert len(list(judgements.file.parent.glob("*damaged*"))) == bool(content)
