@@ -18,7 +18,8 @@ from posweep.policy.reproducible import seeded
 from posweep.policy.sample import sample
 from posweep.policy.score import TRAINED_LOGITS, collate, lay_out, response_values, sequence_logps, token_logps
 from posweep.policy.scratch import make_tokenizer, new_policy
-from posweep.policy.stack import Stack, StackedLinear, obstacle
+from posweep.policy.stack import Stack, obstacle
+from posweep.policy.stacked import StackedLinear
 from posweep.policy.train import Batch, Losses, PerItem, Training, batches, optimise_all
 from posweep.settings import HubModel, LoraSettings, ScratchModel, TrainSettings
 
