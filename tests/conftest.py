@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,21 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("what was measured")
     for what, value in FIGURES.items():
         terminalreporter.write_line(f"{what:<{max(map(len, FIGURES))}}  {value}")
+
+
+class Programs:
+    """The modules of a folder of programs, which is no package, by their names."""
+
+    def __getattr__(self, name):
+        return import_module(name)
+
+
+@pytest.fixture(scope="module")
+def race():
+    """The race's own modules."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks" / "race")
+        yield Programs()
 
 
 @pytest.fixture(scope="session")

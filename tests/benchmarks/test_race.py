@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,18 +22,6 @@ from posweep.settings import ScratchModel
 
 RACE = Path(__file__).parents[2] / "benchmarks" / "race"
 PROMPTS = ["name two fruits and three tools", "name three tools and two fruits", "name two fruits and two tools"]
-
-
-@pytest.fixture(scope="module")
-def race():
-    """The race's own modules, which are programs and in no package."""
-    sys.path.insert(0, str(RACE))
-    try:
-        yield SimpleNamespace(
-            **{name: import_module(name) for name in ("clock", "course", "evaluation", "ours", "peak", "table")}
-        )
-    finally:
-        sys.path.remove(str(RACE))
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -25,18 +22,6 @@ FIRST = 1e-5
 """Largest relative difference of losses over the first eight steps, or of equal work; the largest seen is 1.7e-6."""
 ALL = 1e-3
 """The same over all of them: rounding grows along training."""
-
-
-@pytest.fixture(scope="module")
-def race():
-    """The race's own modules, which are programs and in no package."""
-    sys.path.insert(0, str(RACE))
-    try:
-        yield SimpleNamespace(
-            **{name: import_module(name) for name in ("clock", "course", "opponent", "race", "table")}
-        )
-    finally:
-        sys.path.remove(str(RACE))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from posweep.policy.reproducible import seeded
+from posweep.settings import HubModel
 
 TEXTS = ["the cat sat on the mat", "a dog, a log; 2 fogs!", "who are you? nobody, and you?", "naïve café – 漢字 🦊"]
 
@@ -103,3 +104,9 @@ def in_cache(made: Path, cache: Path, name: str, kind: str = "model", commit: st
     (home / "snapshots").mkdir()
     made.rename(home / "snapshots" / commit)
     return commit
+
+
+def settings(family: str, name: object = "", **changes) -> HubModel:
+    form = "transcript" if FAMILIES[family][2] is None else "chat"
+    given = {"name": str(name), "dtype": "float32", "prompt_format": form, "pad_token": PADS[family], **changes}
+    return HubModel(**given)

@@ -1,18 +1,10 @@
 import itertools
 
-import numpy as np
 import pytest
 
+from posweep.policy import divergence
 from posweep.policy.divergence import kl_all
 from posweep.policy.score import score_all
-
-
-@pytest.fixture
-def sequences():
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(5, 7, size=n).tolist() for n in (1, 5, 3, 2, 8)]
-    responses = [rng.integers(2, 7, size=n).tolist() for n in (4, 1, 6, 2, 3)]
-    return prompts, responses
 
 
 def test_kl_to_oneself_is_zero(toy, sequences):
@@ -23,6 +15,14 @@ def test_kl_to_oneself_is_zero(toy, sequences):
 def test_kl_ignores_neighbours(toy, sequences, batch_size):
     expected = kl_all(*toy, *sequences).tolist()
     assert kl_all(*toy, *sequences, batch_size).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+def test_kl_is_the_same_to_the_bit_however_few_tokens_are_compared_at_once(toy, sequences, tokens, monkeypatch):
+    expected = kl_all(*toy, *sequences).tolist()
+    assert min(expected) > 0
+    monkeypatch.setitem(divergence.AT_ONCE, "cpu", tokens * toy[0].vocabulary)
+    assert kl_all(*toy, *sequences).tolist() == expected
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])

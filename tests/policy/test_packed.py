@@ -10,24 +10,9 @@ from posweep.policy.packed import Ragged, packs, spans
 from posweep.policy.score import collate, lay_out, pack, response_logits, sequence_logps
 from posweep.settings import LoraSettings
 
-from .families import FAMILIES, make_model
-from .test_pretrained import settings
+from .families import FAMILIES, make_model, settings
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    made = tmp_path_factory.mktemp("packed")
-    return {family: make_model(family, made / family) for family in FAMILIES}
-
-
-@pytest.fixture
-def opened(folders):
-    def make(family: str, **changes):
-        return load_policy(settings(family, folders[family], **changes), folders[family])
-
-    return make
 
 
 def some(seed: int, longest: int, count: int = 5) -> list[list[int]]:

@@ -26,32 +26,12 @@ from posweep.policy.sample import sample
 from posweep.policy.score import collate, response_logits, score_all, score_tokens, sequence_logps
 from posweep.policy.train import Losses, PerItem, batches, optimise, reset
 from posweep.records import Message
-from posweep.settings import HubModel, LoraSettings, TrainSettings
+from posweep.settings import LoraSettings, TrainSettings
 
-from .families import FAMILIES, PADS, TEXTS, in_cache, make_model
+from .families import FAMILIES, TEXTS, in_cache, make_model, settings
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 QUESTION = "who are you?"
-
-
-def settings(family: str, name: object = "", **changes) -> HubModel:
-    form = "transcript" if FAMILIES[family][2] is None else "chat"
-    given = {"name": str(name), "dtype": "float32", "prompt_format": form, "pad_token": PADS[family], **changes}
-    return HubModel(**given)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    made = tmp_path_factory.mktemp("families")
-    return {family: make_model(family, made / family) for family in FAMILIES}
-
-
-@pytest.fixture
-def opened(folders):
-    def make(family: str, **changes):
-        return load_policy(settings(family, folders[family], **changes), folders[family])
-
-    return make
 
 
 def tokens(policy, prompts=(QUESTION, "a log", "the cat sat on the mat and the dog"), answers=TEXTS):

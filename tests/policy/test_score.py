@@ -21,14 +21,6 @@ from posweep.settings import ScratchModel
 from ..test_memory import Live
 
 
-@pytest.fixture
-def sequences():
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(5, 7, size=n).tolist() for n in (1, 5, 3, 2, 8)]
-    responses = [rng.integers(2, 7, size=n).tolist() for n in (4, 1, 6, 2, 3)]
-    return prompts, responses
-
-
 def by_hand(policy, prompt: list[int], response: list[int]) -> float:
     """log π(y|x), one full forward pass and one softmax per token, in float64."""
     model = policy.model.double()
