@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from posweep import console, memory
+from posweep import capacity, console
 from posweep.config import configure
 from posweep.cost import cost_of, seconds_by_shape
 from posweep.errors import PreflightError
@@ -141,7 +141,7 @@ def test_the_largest_batch_of_the_plan_counts(capsys):
     grid = "sweep.blocks=[{method:dpo,grid:{batch_size:[8,128]}}]"
     with pytest.raises(PreflightError, match=r"set train\.micro_batch_size=32, "):
         console.print_plan(demo(*asked, grid, "method=[dpo]"))
-    assert memory.problems(demo(*asked), 32) == []
+    assert capacity.problems(demo(*asked), 32) == []
 
 
 # --- calls of judges

@@ -24,7 +24,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from posweep import memory, size
+from posweep import capacity, memory, size
 from posweep.config import configure
 from posweep.policy import divergence, sample, score
 from posweep.policy.scratch import new_policy
@@ -290,7 +290,7 @@ def test_what_a_block_holds_for_a_moment_is_enough_and_not_far_too_much(kind, wi
 def test_weights_gradients_and_optimizer_of_a_real_step():
     configuration = demo("model.vocabulary_size=300")
     model = LlamaForCausalLM(llama(hidden_size=96, intermediate_size=256, num_key_value_heads=4))
-    found = memory._moments(configuration, 32, size.shape_of(configuration.model), 0)[0]
+    found = memory.moments_of(configuration, 32, size.shape_of(configuration.model), 0)[0]
     optimizer = torch.optim.AdamW(model.parameters())
     model(input_ids=torch.ones(1, 4, dtype=torch.long)).logits.sum().backward()
     optimizer.step()
@@ -393,7 +393,7 @@ def test_the_moment_that_needs_most_counts():
 def test_no_more_is_drawn_than_there_is():
     """Four responses for each of 2 prompts."""
     drawn = gpu(80, "evaluation.prompts=2")
-    found = memory._moments(drawn, 1, size.shape_of(drawn.model), 0)[2]
+    found = memory.moments_of(drawn, 1, size.shape_of(drawn.model), 0)[2]
     assert found.cache == 8 * 56 * 24576
 
 
@@ -428,17 +428,17 @@ NARROW = {
 @pytest.mark.parametrize(("asked", "ways"), NARROW.values(), ids=NARROW)
 def test_every_way_out_leads_out(asked, ways):
     """Of settings joined by `or` each is enough, and the mildest value of it; of those joined by `and` all are needed."""
-    (sentence,) = memory.problems(gpu(*asked), 32)
+    (sentence,) = capacity.problems(gpu(*asked), 32)
     assert f"; set {ways}, or take a larger GPU." in sentence
     overrides = re.split(r", | or | and ", ways)
     for way in [overrides] if " and " in ways else [[one] for one in overrides]:
-        assert memory.problems(gpu(*asked, *way), 32) == []
-        assert " and " not in ways or all(memory.problems(gpu(*asked, one), 32) for one in way)
+        assert capacity.problems(gpu(*asked, *way), 32) == []
+        assert " and " not in ways or all(capacity.problems(gpu(*asked, one), 32) for one in way)
 
 
 def test_a_trial_that_cannot_fit_is_one_sentence():
-    assert memory.problems(gpu(24), 32) == []
-    (sentence,) = memory.problems(gpu(14), 32)
+    assert capacity.problems(gpu(24), 32) == []
+    (sentence,) = capacity.problems(gpu(14), 32)
     assert sentence == (
         "executor.trial_resources.gpu: a trial needs 23.6 GB while training (activations 6.1, logits 5.6, optimizer 4.0, "
         "weights 3.0, gradients 2.0, reference 2.0, overhead 1.0), and has 14.0 GB; set model.lora.rank=16, or take a "
@@ -448,34 +448,34 @@ def test_a_trial_that_cannot_fit_is_one_sentence():
 
 def test_a_share_of_a_gpu_has_its_share_of_the_memory():
     half = gpu(40, "executor.trial_resources.gpu=0.5")
-    (sentence,) = memory.problems(half, 32)
+    (sentence,) = capacity.problems(half, 32)
     assert ", and has 20.0 GB (0.5 of a GPU); set " in sentence
     assert sentence.endswith(", or ask for more of a GPU.")
-    assert memory.problems(gpu(24, "executor.trial_resources.gpu=2"), 32) == []
-    assert memory.problems(gpu(20, "executor.trial_resources.gpu=2"), 32) != []  # a trial computes on one
+    assert capacity.problems(gpu(24, "executor.trial_resources.gpu=2"), 32) == []
+    assert capacity.problems(gpu(20, "executor.trial_resources.gpu=2"), 32) != []  # a trial computes on one
 
 
 def test_where_nothing_helps_only_a_larger_gpu_is_named():
-    (sentence,) = memory.problems(gpu(1.5), 32)
+    (sentence,) = capacity.problems(gpu(1.5), 32)
     assert re.search(r"\), and has 1\.5 GB; take a larger GPU\.$", sentence)
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """A machine of 4 GB with eight cores."""
-    monkeypatch.setattr(memory, "memory_here", lambda: 4e9)
+    monkeypatch.setattr(capacity, "memory_here", lambda: 4e9)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
 
 
 def test_without_a_gpu_the_machine_must_hold_all_trials_at_once(machine):
-    (sentence,) = memory.problems(demo(), 32)
+    (sentence,) = capacity.problems(demo(), 32)
     assert sentence.startswith("executor.workers: 8 trials at a time need 8.4 GB, each 1.0 GB while scoring (")
     assert ", and this machine has 4.0 GB; set executor.workers=3, or " in sentence
-    assert memory.problems(demo("executor.workers=3"), 32) == []
-    assert memory.problems(demo(), 32, trials=3) == []
-    assert memory.problems(demo("executor=local"), 32) == []
-    assert memory.problems(demo("executor.address=auto"), 32) == []
-    (alone,) = memory.problems(demo("model=qwen_05b", "executor=local"), 32)
+    assert capacity.problems(demo("executor.workers=3"), 32) == []
+    assert capacity.problems(demo(), 32, trials=3) == []
+    assert capacity.problems(demo("executor=local"), 32) == []
+    assert capacity.problems(demo("executor.address=auto"), 32) == []
+    (alone,) = capacity.problems(demo("model=qwen_05b", "executor=local"), 32)
     assert alone.startswith("model: a trial needs 23.1 GB while training (")
 
 
@@ -484,37 +484,37 @@ def test_what_is_not_known_is_no_problem_and_says_what_to_set(tmp_path):
         gpu(1), model=HubModel(name=str(tmp_path)), judges={"rm": RewardModelSettings(name=str(tmp_path))}
     )
     assert memory.estimate(nameless, 32) is None
-    assert memory.problems(nameless, 32) == []
-    assert memory.summary(nameless, 32) == (
+    assert capacity.problems(nameless, 32) == []
+    assert capacity.summary(nameless, 32) == (
         "unknown (not on this machine; set model.size.parameters, model.size.layers, model.size.hidden_size, "
         "model.size.key_value_size, model.size.vocabulary, judge.rm.parameters)"
     )
     known = replace(gpu(1), judges=nameless.judges)
-    assert memory.summary(known, 32) == "unknown (not on this machine; set judge.rm.parameters)"
+    assert capacity.summary(known, 32) == "unknown (not on this machine; set judge.rm.parameters)"
 
 
 def test_the_summary_is_a_line(machine):
-    assert memory.summary(gpu(24), 2) == (
+    assert capacity.summary(gpu(24), 2) == (
         "15.2 GB while scoring (logits 5.3, optimizer 4.0, weights 3.0, reference 2.0, overhead 1.0, activations 0.1) "
         "of 24.0 GB"
     )
-    assert memory.summary(demo("executor.address=auto"), 2).endswith("overhead 0.5)")
-    assert memory.summary(demo("executor.workers=2"), 2).endswith(" of 2.0 GB")
+    assert capacity.summary(demo("executor.address=auto"), 2).endswith("overhead 0.5)")
+    assert capacity.summary(demo("executor.workers=2"), 2).endswith(" of 2.0 GB")
 
 
 def test_the_method_that_asks_for_the_least_says_what_fits():
     own = "+executor.method_resources.dpo={gpu: 0.25, gpu_memory: 40}"
-    (sentence,) = memory.problems(gpu(40, own, "method=[dpo,kto]"), 32)
+    (sentence,) = capacity.problems(gpu(40, own, "method=[dpo,kto]"), 32)
     assert sentence.startswith("executor.method_resources.dpo.gpu: a trial needs ")
     assert ", and has 10.0 GB (0.25 of a GPU); " in sentence
 
 
 def test_methods_that_ask_for_less_run_more_trials_at_the_same_time(monkeypatch):
-    monkeypatch.setattr(memory.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(capacity.os, "cpu_count", lambda: 8)
     asked = ("executor.trial_resources.cpu=4", "method=[dpo,kto]")
-    assert memory.trials_at_once(demo(*asked)) == 2
-    assert memory.trials_at_once(demo(*asked, "+executor.method_resources.kto.cpu=2")) == 4
-    assert memory.trials_at_once(demo(*asked, "+executor.method_resources.ipo.cpu=1")) == 2  # not in this sweep
+    assert capacity.trials_at_once(demo(*asked)) == 2
+    assert capacity.trials_at_once(demo(*asked, "+executor.method_resources.kto.cpu=2")) == 4
+    assert capacity.trials_at_once(demo(*asked, "+executor.method_resources.ipo.cpu=1")) == 2  # not in this sweep
 
 
 @pytest.fixture
@@ -529,15 +529,15 @@ def nvidia(tmp_path, monkeypatch):
 
 def test_the_gpus_of_this_machine_are_asked_where_nobody_says(nvidia):
     asked = demo("model=qwen_05b", "executor.trial_resources.gpu=1")
-    assert memory.memory_of_gpus() == [24 * 2**30, 16 * 2**30]
-    assert ", and has 17.2 GB;" in memory.problems(asked, 32)[0]
-    assert memory.problems(dataclasses.replace(asked, executor=replace(asked.executor, address="auto")), 32) == []
-    assert memory.trials_at_once(asked) == min(2, memory.os.cpu_count())
+    assert capacity.memory_of_gpus() == [24 * 2**30, 16 * 2**30]
+    assert ", and has 17.2 GB;" in capacity.problems(asked, 32)[0]
+    assert capacity.problems(dataclasses.replace(asked, executor=replace(asked.executor, address="auto")), 32) == []
+    assert capacity.trials_at_once(asked) == min(2, capacity.os.cpu_count())
     nvidia.write_text("#!/bin/sh\nexit 9\n")
-    assert memory.memory_of_gpus() == []
+    assert capacity.memory_of_gpus() == []
     nvidia.unlink()
-    assert memory.memory_of_gpus() == []
-    assert memory.problems(asked, 32) == []
+    assert capacity.memory_of_gpus() == []
+    assert capacity.problems(asked, 32) == []
 
 
 # --- how many fit
@@ -545,35 +545,35 @@ def test_the_gpus_of_this_machine_are_asked_where_nobody_says(nvidia):
 
 def test_what_fits_on_a_gpu_is_proposed_with_a_tenth_left_free():
     """23.6 GB each: three fit into 72 of 80 GB, one into 36 of 40."""
-    assert memory.sharing(gpu(80), 32, 12) == (
+    assert capacity.sharing(gpu(80), 32, 12) == (
         "a trial needs 23.6 of 80.0 GB: 3 fit on a GPU; executor.trial_resources.gpu=0.3333"
     )
-    assert memory.problems(gpu(80, "executor.trial_resources.gpu=0.3333"), 32) == []
-    assert memory.sharing(gpu(40), 32, 12) == ""
-    assert memory.sharing(gpu(80), 32, 2).endswith("2 fit on a GPU; executor.trial_resources.gpu=0.5")
-    assert memory.sharing(gpu(80), 32, 1) == ""
+    assert capacity.problems(gpu(80, "executor.trial_resources.gpu=0.3333"), 32) == []
+    assert capacity.sharing(gpu(40), 32, 12) == ""
+    assert capacity.sharing(gpu(80), 32, 2).endswith("2 fit on a GPU; executor.trial_resources.gpu=0.5")
+    assert capacity.sharing(gpu(80), 32, 1) == ""
 
 
 def test_what_a_probe_measured_counts_more_than_what_is_reckoned():
     """8.0 GB of tensors and 1.0 of the process: eight fit into 72."""
-    assert memory.sharing(gpu(80), 32, 12, 8_000_000_000) == (
+    assert capacity.sharing(gpu(80), 32, 12, 8_000_000_000) == (
         "a trial needs 9.0 of 80.0 GB (measured): 8 fit on a GPU; executor.trial_resources.gpu=0.125"
     )
 
 
 @pytest.mark.parametrize("share", [0, 0.5])
 def test_nothing_is_proposed_where_no_whole_gpu_is_asked_for(share):
-    assert memory.sharing(gpu(80, f"executor.trial_resources.gpu={share}"), 32, 12) == ""
+    assert capacity.sharing(gpu(80, f"executor.trial_resources.gpu={share}"), 32, 12) == ""
 
 
 def test_trials_on_one_gpu_of_this_machine_need_cores_too(nvidia, monkeypatch):
     """Two GPUs of 17.2 and more GB; 15.5 hold fifteen trials, and each has a half of the cores."""
-    monkeypatch.setattr(memory.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(capacity.os, "cpu_count", lambda: 8)
     asked = ("executor.trial_resources.gpu=1", "executor.trial_resources.cpu=2")
-    assert memory.sharing(demo(*asked), 32, 99).endswith("2 fit on a GPU; executor.trial_resources.gpu=0.5")
-    assert memory.sharing(demo(*asked, "executor.address=auto"), 32, 99) == ""
+    assert capacity.sharing(demo(*asked), 32, 99).endswith("2 fit on a GPU; executor.trial_resources.gpu=0.5")
+    assert capacity.sharing(demo(*asked, "executor.address=auto"), 32, 99) == ""
     elsewhere = demo(*asked, "executor.trial_resources.gpu_memory=17", "executor.address=auto")
-    assert "fit on a GPU" in memory.sharing(elsewhere, 32, 99)
+    assert "fit on a GPU" in capacity.sharing(elsewhere, 32, 99)
 
 
 def test_fused_trials_share_what_does_not_train():
@@ -582,35 +582,35 @@ def test_fused_trials_share_what_does_not_train():
     for configuration in (whole, adapters):
         shape, lora = size.shape_of(configuration.model), configuration.model.lora.rank
         frozen = 2 * shape.parameters if lora else 0
-        moments = memory._moments(configuration, 32, shape, 0)
-        fit = memory.fused_fit(configuration, 32)
+        moments = memory.moments_of(configuration, 32, shape, 0)
+        fit = capacity.fused_fit(configuration, 32)
 
         def bytes_of(trials, frozen=frozen, moments=moments):
             once = [frozen + m.reference + m.overhead for m in moments]
             return max(o + trials * (m.total - o) for o, m in zip(once, moments, strict=True))
 
         assert bytes_of(fit) <= 72e9 < bytes_of(fit + 1)
-    assert memory.fused_fit(whole, 32) == 3
-    assert memory.fused_fit(adapters, 32) > 3
+    assert capacity.fused_fit(whole, 32) == 3
+    assert capacity.fused_fit(adapters, 32) > 3
 
 
 def test_what_is_not_known_is_not_fused(tmp_path):
-    assert memory.fused_fit(replace(gpu(80), model=HubModel(name=str(tmp_path))), 32) == 1
-    assert memory.fused_fit(gpu(2), 32) == 1
-    assert memory.fused_fit(demo("executor.address=auto"), 32) == 1
+    assert capacity.fused_fit(replace(gpu(80), model=HubModel(name=str(tmp_path))), 32) == 1
+    assert capacity.fused_fit(gpu(2), 32) == 1
+    assert capacity.fused_fit(demo("executor.address=auto"), 32) == 1
 
 
 def test_more_in_one_pass_than_the_machine_holds_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(memory, "memory_here", lambda: 4e9)
-    fit = memory.fused_fit(demo("executor.workers=1"), 32)
-    assert memory.problems(demo("executor.workers=1", f"executor.fused={fit}"), 32) == []
-    assert memory.problems(demo("executor.workers=1", f"executor.fused={fit + 1}"), 32) == [
+    monkeypatch.setattr(capacity, "memory_here", lambda: 4e9)
+    fit = capacity.fused_fit(demo("executor.workers=1"), 32)
+    assert capacity.problems(demo("executor.workers=1", f"executor.fused={fit}"), 32) == []
+    assert capacity.problems(demo("executor.workers=1", f"executor.fused={fit + 1}"), 32) == [
         f"executor.fused: {fit + 1} trials in one pass do not fit into the 4.0 GB of this machine; set executor.fused={fit}."
     ]
-    assert memory.problems(demo("executor.workers=1", "executor.fused=null"), 32) == []
-    assert memory.problems(demo("executor.fused=99", "executor.address=auto"), 32) == []
+    assert capacity.problems(demo("executor.workers=1", "executor.fused=null"), 32) == []
+    assert capacity.problems(demo("executor.fused=99", "executor.address=auto"), 32) == []
 
 
 def test_planning_takes_no_torch():
-    code = "import sys, posweep.memory; print('torch' in sys.modules)"
+    code = "import sys, posweep.memory, posweep.capacity; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

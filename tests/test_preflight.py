@@ -387,9 +387,9 @@ def test_a_launch_says_it_too_and_that_there_is_no_gpu(refused, monkeypatch):
 
 
 def test_a_machine_that_is_too_small(refused, monkeypatch):
-    from posweep import memory
+    from posweep import capacity
 
-    monkeypatch.setattr(memory, "memory_here", lambda: 1e8)
+    monkeypatch.setattr(capacity, "memory_here", lambda: 1e8)
     found = one(refused())
     assert found.startswith("model: a trial needs")
     assert found.endswith("take a larger machine.")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from posweep import memory
+from posweep import capacity
 from posweep.errors import ConfigError, PreflightError
 from posweep.executors import open_executor
 from posweep.folder import folder_of, policy_folder
@@ -23,7 +23,7 @@ def check_device(configuration: Configuration) -> None:
     """A trial in this process needs its GPU and its memory on this machine; PreflightError where they are not there."""
     here = dataclasses.replace(configuration, executor=dataclasses.replace(configuration.executor, kind="local"))
     problems = open_executor(here.executor).preflight()
-    if problems := problems or memory.problems(here, largest_batch(make_plan(here)), 1):
+    if problems := problems or capacity.problems(here, largest_batch(make_plan(here)), 1):
         raise PreflightError(problems)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posweep import memory
+from posweep import capacity
 from posweep.fields import fingerprint
 from posweep.folder import existing, folder_of, policy_folder
 from posweep.identity import Identity
@@ -111,7 +111,7 @@ def checkpoint_bytes(configuration: Configuration, trials: int) -> float | None:
     """What checkpoints of the trials that run at once take: weights and both moments of Adam, in float32, and as much
     again while one is replaced."""
     trained = _trained_parameters(configuration)
-    return trained and float(2 * 3 * 4 * trained * memory.trials_at_once(configuration, trials))
+    return trained and float(2 * 3 * 4 * trained * capacity.trials_at_once(configuration, trials))
 
 
 def free_bytes(folder: Path) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from posweep import data, hub, memory
+from posweep import capacity, data, hub
 from posweep.data import Preferences
 from posweep.errors import ConfigError, PreflightError
 from posweep.folder import COMMITS, folder_of, read_json
@@ -42,7 +42,7 @@ def ready(
         problems += _model_problems(configuration, _of_each_shape(loaded) if loaded else [])
         problems += _sharing_problems(configuration, plan, loaded) if loaded else []
     problems += surroundings
-    problems += memory.problems(configuration, largest_batch(plan), len(plan))  # the model's size is known by now
+    problems += capacity.problems(configuration, largest_batch(plan), len(plan))  # the model's size is known by now
     if not problems:  # what follows may take a long download, or a call that costs
         problems += _weight_problems(configuration)
         problems += judge_problems(configuration)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from posweep import memory
+from posweep import capacity, memory
 from posweep.console.base import by_block, duration, fate, open_console, point_of, table_of
 from posweep.console.calls import calls
 from posweep.cost import Cost, Finished, checkpoint_bytes, cost_of, free_bytes, read_probes, whole
@@ -45,8 +45,8 @@ def print_plan(configuration: Configuration) -> None:
     console.print(_table(plan, finished, costs))
     console.print(_total(configuration, plan, finished, len(searched), whole(costs)))
     batch = largest_batch(plan)
-    console.print(f"memory a trial needs: {memory.summary(configuration, batch, len(plan))}")
-    if said := memory.sharing(configuration, batch, len(plan), max((one.peak for one in probes.values()), default=0)):
+    console.print(f"memory a trial needs: {capacity.summary(configuration, batch, len(plan))}")
+    if said := capacity.sharing(configuration, batch, len(plan), max((one.peak for one in probes.values()), default=0)):
         console.print(said)
     left = len(plan) - len(finished) + len(searched)
     remarks = (
@@ -55,7 +55,7 @@ def print_plan(configuration: Configuration) -> None:
     )  # fmt: skip
     for remark in remarks:
         console.print(remark, markup=False)
-    if problems := memory.problems(configuration, batch, len(plan)):
+    if problems := capacity.problems(configuration, batch, len(plan)):
         raise PreflightError(problems)
 
 
@@ -92,7 +92,7 @@ def print_keys(configuration: Configuration) -> None:
 def _total(configuration: Configuration, plan: Plan, finished: Finished, searched: int, cost: Cost) -> str:
     """Trials, time and GPU-hours; the last two are unknown until trials of the same kind have finished or were probed."""
     left = len(plan) - len(finished)
-    workers = memory.trials_at_once(configuration, left + searched)
+    workers = capacity.trials_at_once(configuration, left + searched)
     more = f" and {searched} of the search" if searched else ""
     return (
         f"{len(plan)} trials, {len(finished)} finished, {left} left{more} · "
@@ -106,7 +106,7 @@ def _disk(configuration: Configuration, left: int, cost: Cost) -> list[str]:
     if not left:
         return []
     folder, keep = folder_of(configuration), configuration.train.keep
-    checkpoints, at_once = checkpoint_bytes(configuration, left), memory.trials_at_once(configuration, left)
+    checkpoints, at_once = checkpoint_bytes(configuration, left), capacity.trials_at_once(configuration, left)
     free = free_bytes(folder)
     known = [size for size in (cost.records, cost.policies, checkpoints) if size is not None]
     needed, more = sum(known), " or more" if len(known) < 3 else ""

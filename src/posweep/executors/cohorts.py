@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from posweep.capacity import fused_fit, trials_at_once
 from posweep.executors.base import Work
 from posweep.fields import canonical
-from posweep.memory import fused_fit, trials_at_once
 from posweep.objectives import OBJECTIVES, needs
 from posweep.records import TrialSpec
 from posweep.settings import Configuration
