@@ -20,6 +20,8 @@ from posweep.report.drawing.style import FAINT, INK, WIDTH, look
 from posweep.report.tables import title
 from posweep.robustness import non_dominated
 
+BESIDE = 2.2
+"""Area of the star of another judge's choice, in that of the judge's own."""
 HALF: dict[str, Any] = {"color": FAINT, "linewidth": 0.9, "linestyle": "--", "zorder": 1}
 
 
@@ -73,8 +75,8 @@ def frontiers(data: pd.DataFrame, methods: Sequence[str], sampling: pd.DataFrame
     handles = [Line2D([], [], color="#9A9A9A", linewidth=4, alpha=0.45, label="best of all methods")]
     star: dict[str, Any] = {"linestyle": "none", "marker": "*", "color": INK, "markersize": 10}
     for name, oracle in _selectors(sampling):
-        face: dict[str, Any] = {} if oracle else {"markerfacecolor": "white"}
-        handles.append(Line2D([], [], **star, **face, label=f"best of n by {name}"))
+        face: dict[str, Any] = {} if oracle else {"markerfacecolor": "white", "markersize": 10 * BESIDE**0.5}
+        handles.append(Line2D([], [], **{**star, **face}, label=f"best of n by {name}"))
     plane = Plane(
         "kl",
         "win_rate",
@@ -212,12 +214,15 @@ def _selectors(sampling: pd.DataFrame) -> list[tuple[str, bool]]:
 
 
 def _stars(axes: Axes, sampling: pd.DataFrame, named: bool) -> None:
-    """Best-of-n along its KL; filled where the judge itself chooses. With names, each says its n."""
+    """Best-of-n along its KL; filled where the judge itself chooses, else larger, to be seen where both are alike.
+
+    With names, each says its n.
+    """
     for name, oracle in reversed(_selectors(sampling)):
         mine = sampling[sampling["selector"] == name]
         face = INK if oracle else "white"
         star: dict[str, Any] = {"marker": "*", "color": face, "edgecolors": INK, "linewidths": 0.8, "zorder": 4}
-        axes.scatter(mine["kl"], mine["win_rate"], 95 if named else 22, **star)
+        axes.scatter(mine["kl"], mine["win_rate"], (95 if named else 22) * (1 if oracle else BESIDE), **star)
         for row in mine.itertuples() if named and oracle else ():
-            place: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 7.5}
+            place: dict[str, Any] = {"xytext": (-6, 6), "textcoords": "offset points", "ha": "right", "fontsize": 7.5}
             axes.annotate(str(row.n), (row.kl, row.win_rate), **place)

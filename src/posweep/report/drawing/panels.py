@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Literal
@@ -59,7 +60,8 @@ def finish(figure: Figure, handles: Sequence[Artist], note: str) -> Figure:
     layout = ConstrainedLayoutEngine(rect=(0, below, 1, 1 - below), w_pad=0.06, h_pad=0.05)
     figure.set_layout_engine(layout)
     if handles:
-        columns = round(7 * figure.get_figwidth() / WIDTH)
+        rows = math.ceil(len(handles) / round(7 * figure.get_figwidth() / WIDTH))
+        columns = math.ceil(len(handles) / rows)  # equally many entries in each: the last alone looks forgotten
         figure.legend(
             handles=list(handles), loc="outside upper left", ncols=columns, handletextpad=0.5, columnspacing=1.6
         )
