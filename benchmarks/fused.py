@@ -18,13 +18,15 @@ import numpy as np
 import torch
 
 from posweep.policy.base import Policy
+from posweep.policy.batch import Batch, Losses, PerItem
+from posweep.policy.gradient import Alone, Passes
 from posweep.policy.load import trained
 from posweep.policy.packed import packs
 from posweep.policy.sample import sample
 from posweep.policy.score import lay_out, sequence_logps
 from posweep.policy.scratch import make_tokenizer, new_policy
 from posweep.policy.stack import Stack
-from posweep.policy.train import Alone, Batch, Losses, Passes, PerItem, Training, optimise_all
+from posweep.policy.train import Training, optimise_all
 from posweep.settings import ScratchModel, TrainSettings
 
 COUNTS = (1, 2, 4, 8)

@@ -21,9 +21,10 @@ from posweep.artifacts.shared import Shared, prepare
 from posweep.artifacts.store import Store
 from posweep.config import configure
 from posweep.plan import make_plan
+from posweep.policy.batch import Batch, batches
 from posweep.policy.load import trained
 from posweep.policy.reproducible import threads
-from posweep.policy.train import Batch, batches, optimise, reset
+from posweep.policy.train import optimise, reset
 from posweep.records import TrialSpec
 from posweep.settings import TrainSettings
 from posweep.trial.loss import PairLoss, preference_loss

@@ -36,10 +36,11 @@ from posweep.config import configure
 from posweep.objectives import OBJECTIVES
 from posweep.policy import score
 from posweep.policy.base import Policy
+from posweep.policy.batch import Batch, batches
 from posweep.policy.load import trained
 from posweep.policy.score import TokenBatch
 from posweep.policy.scratch import make_tokenizer, new_policy
-from posweep.policy.train import Batch, batches, optimise, reset
+from posweep.policy.train import optimise, reset
 from posweep.settings import ScratchModel, TrainSettings
 from posweep.trial.loss import PairLoss
 

@@ -29,8 +29,9 @@ def on(tmp_path_factory):
 
 def step(shared, count: int = 1):
     """Steps of the first trial's loss; the gradients before the last of them."""
+    from posweep.policy.batch import batches
     from posweep.policy.load import trained
-    from posweep.policy.train import batches, optimise, reset
+    from posweep.policy.train import optimise, reset
     from posweep.trial.loss import preference_loss
 
     spec = make_plan(shared.configuration).trials[0]

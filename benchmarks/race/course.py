@@ -141,7 +141,7 @@ def prompted(prompt: str) -> str:
 
 def _orders(configuration: Any, specs: Sequence[Any], lengths: Any) -> dict[str, list[list[int]]]:
     """The pairs of each step by seed, as posweep takes them."""
-    from posweep.policy.train import batches
+    from posweep.policy.batch import batches
     from posweep.settings import steps_of
 
     train = configuration.train

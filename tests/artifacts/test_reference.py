@@ -11,9 +11,10 @@ from posweep.artifacts.shared import prepare
 from posweep.artifacts.store import MADE, Store
 from posweep.config import configure
 from posweep.errors import DataError
+from posweep.policy.batch import Batch
 from posweep.policy.load import trained
 from posweep.policy.score import score_all, sequence_logps
-from posweep.policy.train import Batch, reset
+from posweep.policy.train import reset
 from posweep.records import TrialSpec
 from posweep.trial import run_trial
 from posweep.trial.loss import objective_of, preference_loss

@@ -19,9 +19,10 @@ from posweep.artifacts.reference import (
     save_token_logps,
 )
 from posweep.objectives import OBJECTIVES
+from posweep.policy.batch import Batch
 from posweep.policy.load import trained
 from posweep.policy.score import score_tokens
-from posweep.policy.train import Batch, optimise, reset
+from posweep.policy.train import optimise, reset
 from posweep.settings import TrainSettings
 from posweep.trial.loss import PairLoss
 

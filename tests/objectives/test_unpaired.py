@@ -16,8 +16,8 @@ from posweep.data import load
 from posweep.ledger import Ledger
 from posweep.objectives import OBJECTIVES, PreferenceLogps, takes_unpaired
 from posweep.plan import make_plan
+from posweep.policy.batch import Batch
 from posweep.policy.load import trained
-from posweep.policy.train import Batch
 from posweep.trial.loss import PairLoss, preference_loss
 
 from ..tiny import QUESTIONS, make_world, posweep, write

@@ -33,10 +33,11 @@ from posweep.artifacts.reference import (
 )
 from posweep.objectives import OBJECTIVES, Objective
 from posweep.policy.base import Policy
+from posweep.policy.batch import Batch
+from posweep.policy.gradient import Alone, accumulate
 from posweep.policy.reproducible import stream, threads
 from posweep.policy.score import score_all
 from posweep.policy.scratch import make_tokenizer, new_policy
-from posweep.policy.train import Batch, _accumulate
 from posweep.settings import ScratchModel
 from posweep.trial.loss import PairLoss
 
@@ -319,7 +320,7 @@ def gradient_of(model: torch.nn.Module) -> dict[str, Tensor]:
 def our_side(objective: Objective, world: World) -> Found:
     loss = PairLoss(objective, world.policy, world.pairs, world.known, "train", seed=0)
     world.policy.model.zero_grad()
-    charts = _accumulate(Batch(np.arange(PAIRS)), loss, MICRO)
+    [charts] = accumulate(Batch(np.arange(PAIRS)), [loss], MICRO, Alone())
     return Found(charts["loss"].item(), gradient_of(world.policy.model))
 
 

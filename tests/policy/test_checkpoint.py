@@ -12,9 +12,10 @@ import torch
 
 from posweep.errors import Diverged, Stopped
 from posweep.policy import checkpoint as module
+from posweep.policy.batch import Losses, PerItem, batches
 from posweep.policy.checkpoint import CheckpointFile, Checkpoints, State
 from posweep.policy.reproducible import seeded
-from posweep.policy.train import Losses, PerItem, batches, optimise
+from posweep.policy.train import optimise
 from posweep.settings import TrainSettings
 
 from .test_train import Regression, Spread

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posweep import hub
 from posweep.errors import PreflightError
+from posweep.policy.batch import Losses, PerItem, batches
 from posweep.policy.divergence import kl_all
 from posweep.policy.load import (
     export_policy,
@@ -24,7 +25,7 @@ from posweep.policy.load import (
 from posweep.policy.pretrained import open_texts, problems, prompt_problems
 from posweep.policy.sample import sample
 from posweep.policy.score import collate, response_logits, score_all, score_tokens, sequence_logps
-from posweep.policy.train import Losses, PerItem, batches, optimise, reset
+from posweep.policy.train import optimise, reset
 from posweep.records import Message
 from posweep.settings import LoraSettings, TrainSettings
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, GPTNeoConfig, HunYuanDenseV1Confi
 
 from posweep.errors import Diverged, Stopped
 from posweep.policy.base import Policy
+from posweep.policy.batch import Batch, Losses, PerItem, batches
 from posweep.policy.checkpoint import CheckpointFile, Checkpoints
 from posweep.policy.load import trained
 from posweep.policy.packed import packs
@@ -20,7 +21,7 @@ from posweep.policy.score import TRAINED_LOGITS, collate, lay_out, response_valu
 from posweep.policy.scratch import make_tokenizer, new_policy
 from posweep.policy.stack import Stack, obstacle
 from posweep.policy.stacked import StackedLinear
-from posweep.policy.train import Batch, Losses, PerItem, Training, batches, optimise_all
+from posweep.policy.train import Training, optimise_all
 from posweep.settings import HubModel, LoraSettings, ScratchModel, TrainSettings
 
 from .families import FAMILIES, PADS, make_model

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from posweep.errors import Diverged
-from posweep.policy.train import Batch, Losses, PerItem, batches, optimise, reset
+from posweep.policy.batch import Batch, Losses, PerItem, batches
+from posweep.policy.train import optimise, reset
 from posweep.settings import TrainSettings, steps_of
 
 LENGTHS = np.random.default_rng(0).integers(5, 60, size=103)

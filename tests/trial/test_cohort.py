@@ -11,10 +11,10 @@ from posweep.artifacts.shared import prepare
 from posweep.artifacts.store import Store
 from posweep.config import configure
 from posweep.errors import JudgeUnavailable, Stopped
+from posweep.policy.batch import Losses
 from posweep.policy.checkpoint import CheckpointFile, Checkpoints, Door
 from posweep.policy.load import trained
 from posweep.policy.stack import Stack
-from posweep.policy.train import Losses
 from posweep.records import Outcome, TrialSpec
 from posweep.trial import evaluate as measuring
 from posweep.trial import run_cohort, run_trial, training

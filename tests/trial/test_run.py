@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from posweep.artifacts.shared import prepare
+from posweep.policy.batch import Losses
 from posweep.policy.reproducible import threads
-from posweep.policy.train import Losses
 from posweep.records import Outcome
 from posweep.trial import evaluate as measuring
 from posweep.trial import rescore, run_trial, training

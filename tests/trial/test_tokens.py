@@ -8,8 +8,8 @@ import pytest
 from posweep.artifacts.pairs import TokenPairs
 from posweep.artifacts.reference import ReferenceLogps, TokenLogps
 from posweep.objectives import OBJECTIVES
+from posweep.policy.batch import Batch
 from posweep.policy.score import score_all, score_tokens
-from posweep.policy.train import Batch
 from posweep.trial.loss import PairLoss
 from posweep.trial.tokens import CommonTokens, common_pairs
 

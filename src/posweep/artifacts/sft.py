@@ -10,12 +10,13 @@ import numpy as np
 
 from posweep.data import Preferences
 from posweep.policy.base import Policy
+from posweep.policy.batch import Losses, PerItem, batches
 from posweep.policy.load import save_policy
 from posweep.policy.packed import Ragged
 from posweep.policy.pretrained import folder_of, open_pretrained
 from posweep.policy.score import lay_out, sequence_logps
 from posweep.policy.scratch import make_tokenizer, new_policy
-from posweep.policy.train import Losses, PerItem, batches, optimise
+from posweep.policy.train import optimise
 from posweep.records import prompt_text
 from posweep.settings import Configuration, HubModel, TrainSettings, steps_of
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from posweep.data.base import split_by_prompt
 from posweep.policy.base import Policy, onto
+from posweep.policy.batch import Losses, PerItem, batches
 from posweep.policy.load import load_reward_model, new_reward_model, save_policy
-from posweep.policy.train import Losses, PerItem, batches, optimise
+from posweep.policy.train import optimise
 from posweep.records import PreferencePair, Prompt
 from posweep.settings import BradleyTerrySettings, TrainSettings, steps_of
 

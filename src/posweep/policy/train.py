@@ -5,110 +5,20 @@ Several trainings that see the same batches may share their forward and backward
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import reduce
-from operator import add
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import get_scheduler
 
-from posweep.errors import ConfigError, Diverged, Stopped
+from posweep.errors import Diverged, Stopped
+from posweep.policy.batch import Batch, Loss
 from posweep.policy.checkpoint import Door, State
-from posweep.policy.reproducible import stream
+from posweep.policy.gradient import Alone, Passes, accumulate
 from posweep.settings import TrainSettings
 
 CHECK_EVERY = 16
 """Steps between looks at whether the numbers are still finite: each look waits for the device."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The items of a step, or some of them, and the epoch they are seen in."""
-
-    items: np.ndarray
-    epoch: int = 0
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def parts(self, size: int) -> Iterator[Batch]:
-        """The items in order, `size` at a time."""
-        return (Batch(self.items[start : start + size], self.epoch) for start in range(0, len(self), size))
-
-
-class Losses(NamedTuple):
-    """Losses of the items of a batch, (items,), and what else to chart: one value per item, detached."""
-
-    losses: Tensor
-    charts: Mapping[str, Tensor]
-
-
-Columns = Mapping[str, Tensor]
-"""What the model makes of each item of a batch: named values, each (items,)."""
-
-
-class Loss(Protocol):
-    """What the loop minimises: the model's values of each item, and what a batch of such values costs.
-
-    `separable`: whether the loss of a batch is the mean of the losses of its parts.
-    """
-
-    @property
-    def separable(self) -> bool:
-        """Whether `losses` looks at one item at a time."""
-        ...
-
-    def forward(self, batch: Batch) -> Columns:
-        """Run the model; columns that carry gradient and columns that do not."""
-        ...
-
-    def losses(self, batch: Batch, columns: Columns) -> Losses:
-        """The loss of each item, given what the model made of all of them."""
-        ...
-
-
-@dataclass(frozen=True)
-class PerItem:
-    """A loss that is a function of one item at a time, such as a negative log-likelihood."""
-
-    function: Callable[[np.ndarray], Losses]
-    separable: ClassVar[bool] = True
-
-    def forward(self, batch: Batch) -> Columns:
-        """The losses are all there is."""
-        losses, charts = self.function(batch.items)
-        return {"losses": losses, **charts}
-
-    def losses(self, batch: Batch, columns: Columns) -> Losses:
-        """As they came."""
-        charts = dict(columns)
-        return Losses(charts.pop("losses"), charts)
-
-
-def batches(lengths: np.ndarray, batch_size: int, steps: int, *, window: int = 16, seed: int = 0) -> list[Batch]:
-    """Which items each step sees: shuffled per epoch, sorted by length inside windows, windows' batches shuffled.
-
-    Fixed by the lengths and the seed alone. Items left over at the end of an epoch wait for the next.
-    """
-    if batch_size > len(lengths):
-        raise ConfigError(f"batch_size: a step takes {batch_size} items and there are {len(lengths)}.")
-    plan: list[Batch] = []
-    epoch = 0
-    while len(plan) < steps:
-        rng = stream("order", seed, epoch)
-        order = rng.permutation(len(lengths))
-        for start in range(0, len(order) - batch_size + 1, batch_size * window):
-            rows = order[start : start + batch_size * window]
-            rows = rows[: len(rows) // batch_size * batch_size]
-            rows = rows[np.argsort(lengths[rows], kind="stable")].reshape(-1, batch_size)
-            plan += [Batch(row, epoch) for row in rows[rng.permutation(len(rows))]]
-        epoch += 1
-    return plan[:steps]
 
 
 Curves = dict[str, list[list[float]]]
@@ -141,36 +51,6 @@ def optimise(
     if training.end:
         raise training.end
     return training.curves()
-
-
-class Passes(Protocol):
-    """How trainings share forward and backward passes: `policy.stack.Stack`, or `Alone`."""
-
-    def together(self) -> AbstractContextManager[None]:
-        """What all losses ask of their models inside is computed at once."""
-        ...
-
-    def share_gradients(self) -> None:
-        """Give each training the gradient of its own weights."""
-        ...
-
-    def forget_gradients(self) -> None:
-        """Nothing is left of a step."""
-        ...
-
-
-class Alone:
-    """One training, which shares nothing."""
-
-    def together(self) -> AbstractContextManager[None]:
-        """There is no other."""
-        return nullcontext()
-
-    def share_gradients(self) -> None:
-        """They are its own."""
-
-    def forget_gradients(self) -> None:
-        """Its optimizer did."""
 
 
 def optimise_all(
@@ -215,7 +95,7 @@ def _going(trainings: Sequence[Training]) -> list[Training]:
 def _step(batch: Batch, trainings: Sequence[Training], passes: Passes) -> None:
     """One optimisation step of each."""
     micro = trainings[0].settings.micro_batch_size or len(batch)
-    charts = _accumulate(batch, [training.loss for training in trainings], micro, passes)
+    charts = accumulate(batch, [training.loss for training in trainings], micro, passes)
     passes.share_gradients()
     for training, charted in zip(trainings, charts, strict=True):
         training.step(charted)
@@ -315,78 +195,6 @@ def _by_itself(weight: Tensor) -> Tensor:
     """A weight without what else lies in its storage, which would be written with it."""
     weight = weight.detach()
     return weight if weight.untyped_storage().nbytes() == weight.nbytes else weight.clone()
-
-
-def _accumulate(batch: Batch, losses: Sequence[Loss], micro: int, passes: Passes) -> list[dict[str, Tensor]]:
-    """The gradients of the mean losses over a batch, taken `micro` items at a time; the charted means of each loss."""
-    parts = list(batch.parts(micro))
-    apart = [loss.separable or len(parts) == 1 for loss in losses]
-    seen = _seen(parts, [loss for loss, parts_do in zip(losses, apart, strict=True) if not parts_do], passes)
-    costs = [
-        _OfParts(batch, loss) if parts_do else _OfBatch(batch, loss, next(seen))
-        for loss, parts_do in zip(losses, apart, strict=True)
-    ]
-    for part in parts:
-        with passes.together():
-            reduce(add, [cost.of(part) for cost in costs]).backward()
-    return [cost.charts for cost in costs]
-
-
-class _OfParts:
-    """What a batch costs by a loss that is the mean of its parts."""
-
-    def __init__(self, batch: Batch, loss: Loss):
-        self.count, self.loss = len(batch), loss
-        self.charts: dict[str, Tensor] = {}
-
-    def of(self, part: Batch) -> Tensor:
-        """What a part adds to the mean."""
-        found = self.loss.losses(part, self.loss.forward(part))
-        for name, value in _means(found, self.count).items():
-            self.charts[name] = self.charts.get(name, 0) + value
-        return found.losses.sum() / self.count
-
-
-class _OfBatch:
-    """The same by a loss that looks at the whole batch, exactly.
-
-    From the values of all items, seen without gradient, comes G = ∂L/∂values; then, part by part, Σ values·G. By the chain
-    rule its gradient is that of L, whatever the parts.
-    """
-
-    def __init__(self, batch: Batch, loss: Loss, seen: Sequence[Columns]):
-        self.loss, self.first = loss, 0
-        columns = {name: torch.cat([values[name] for values in seen]).requires_grad_() for name in seen[0]}
-        found = loss.losses(batch, columns)
-        slopes = torch.autograd.grad(found.losses.sum() / len(batch), list(columns.values()), allow_unused=True)
-        self.slopes = dict(zip(columns, slopes, strict=True))
-        self.charts = _means(found, len(batch))
-
-    def of(self, part: Batch) -> Tensor:
-        """What has the gradient of L that is due to a part; parts come in order."""
-        values, own = self.loss.forward(part), slice(self.first, self.first + len(part))
-        self.first += len(part)
-        terms = [
-            (values[name] * slope[own]).sum()
-            for name, slope in self.slopes.items()
-            if slope is not None and values[name].requires_grad
-        ]
-        return torch.stack(terms).sum()
-
-
-@torch.no_grad()
-def _seen(parts: Sequence[Batch], losses: Sequence[Loss], passes: Passes) -> Iterator[Sequence[Columns]]:
-    """What each of some losses' models makes of all parts."""
-    seen: list[list[Columns]] = []
-    for part in parts if losses else ():
-        with passes.together():
-            seen.append([loss.forward(part) for loss in losses])
-    return iter(list(zip(*seen, strict=True)))
-
-
-def _means(found: Losses, count: int) -> dict[str, Tensor]:
-    """What a part contributes to the charted means over `count` items."""
-    return {n: v.detach().sum() / count for n, v in {"loss": found.losses, **found.charts}.items()}
 
 
 def _check_finite(history: list[dict[str, Tensor]], step: int) -> None:

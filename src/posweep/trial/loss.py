@@ -13,6 +13,7 @@ from posweep.artifacts.reference import Mismatched, ReferenceLogps
 from posweep.artifacts.shared import EvaluationSet, Shared
 from posweep.objectives import OBJECTIVES, Objective, PreferenceLogps, PreferenceLoss, needs
 from posweep.policy.base import Policy, onto
+from posweep.policy.batch import Batch, Columns, Losses
 from posweep.policy.reproducible import stream
 from posweep.policy.score import (
     TokenBatch,
@@ -25,7 +26,6 @@ from posweep.policy.score import (
     sum_by_sequence,
     token_logps,
 )
-from posweep.policy.train import Batch, Columns, Losses
 from posweep.records import TrialSpec
 from posweep.trial.tokens import CommonPairs, common_pairs
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from posweep.artifacts.baselines import BaselineScores
 from posweep.artifacts.shared import EvaluationSet, Shared
+from posweep.policy.batch import Batch
 from posweep.policy.score import similar_length
-from posweep.policy.train import Batch
 from posweep.records import HeldOutPair, Opponents, Response, TrialSpec, prompt_text
 from posweep.trial.judge import beaten, prefixed
 from posweep.trial.loss import PairLoss, held_out_loss

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from posweep.artifacts.shared import Shared
 from posweep.errors import Diverged
+from posweep.policy.batch import Batch, batches
 from posweep.policy.checkpoint import Door
 from posweep.policy.reproducible import seeded, threads
-from posweep.policy.train import Batch, Curves, Training, batches, optimise_all
+from posweep.policy.train import Curves, Training, optimise_all
 from posweep.records import TrialSpec
 from posweep.settings import TrainSettings, steps_of
 from posweep.trial.cohort import Cohort, Trial
