@@ -305,13 +305,13 @@ def test_weights_gradients_and_optimizer_of_a_real_step():
 
 
 def test_bytes_per_logit(monkeypatch):
-    """12 with gradient, 20 where two distributions are compared; 38 and the model's own 2 where a token is drawn."""
+    """8 with gradient, 20 where two distributions are compared; 38 and the model's own 2 where a token is drawn."""
     rows, vocabulary = 50, 1000
     batch = score.TokenBatch(*[torch.zeros(rows, dtype=torch.long)] * 5)
-    logits = torch.randn(rows, vocabulary, requires_grad=True)
-    with Live([logits]) as training:
+    with Live() as training:
+        logits = torch.randn(rows, vocabulary, requires_grad=True)
         score.token_logps(logits, batch.targets).sum().backward()
-    assert training.peak == pytest.approx(12 * rows * vocabulary, rel=0.02)
+    assert training.peak == pytest.approx(8 * rows * vocabulary, rel=0.02)
     monkeypatch.setattr(divergence, "response_logits", lambda *_: torch.randn(rows, vocabulary))
     with Live() as comparing:
         divergence._token_kl(None, None, batch)
@@ -324,6 +324,7 @@ def test_bytes_per_logit(monkeypatch):
 
 def test_what_is_scored_at_once_is_what_the_scorers_take():
     assert memory.LOGITS == score.LOGITS
+    assert memory.TRAINED_LOGITS == score.TRAINED_LOGITS
     assert memory.HELD_OUT_PAIRS == measure.HELD_OUT_PAIRS
     assert inspect.signature(divergence.kl_all).parameters["batch_size"].default == memory.SCORED
 
@@ -338,16 +339,22 @@ def total(configuration, batch_size: int = 32) -> int:
 def test_bytes_of_a_known_model_by_hand():
     """P = 494,032,768: weights 4 P and a cast of 2 P, gradients 4 P, Adam 8 P, reference 4 P.
 
-    32 pairs are 64 sequences of 56 tokens, 48 of them responses: logits 12 · 3,072 · 151,936.
+    32 pairs are 64 sequences of 56 tokens, 48 of them responses: 3,072 · 151,936 logits, of which 2²⁶ are held at once.
     """
     p = 494032768
     found = memory.estimate(gpu(80), 32)
     assert (found.weights, found.gradients, found.optimizer, found.reference) == (6 * p, 4 * p, 8 * p, 4 * p)
     assert found.moment == "training"
-    assert found.logits == 12 * 64 * 48 * 151936
+    assert found.logits == 8 * 2**26
     assert found.overhead == memory.GPU_OVERHEAD
     assert found.total == sum(found.parts.values())
     assert list(found.parts.values()) == sorted(found.parts.values(), reverse=True)
+
+
+def test_what_is_trained_holds_no_more_logits_than_are_made_at_once():
+    """2²⁶ logits are 441 tokens: 4 pairs have 384 response tokens, 5 have 480."""
+    logits = [memory.moments_of(gpu(80), pairs, size.shape_of(gpu(80).model), 0)[0].logits for pairs in (2, 4, 5, 64)]
+    assert logits == [8 * 192 * 151936, 8 * 384 * 151936, 8 * 2**26, 8 * 2**26]
 
 
 def test_adapters_leave_the_weights_in_their_own_type_and_need_no_reference():
@@ -397,6 +404,24 @@ def test_no_more_is_drawn_than_there_is():
     assert found.cache == 8 * 56 * 24576
 
 
+@pytest.mark.parametrize(
+    ("asked", "compared", "drawn"),
+    [
+        (("evaluation.baseline_responses=1",), 6, 6),  # 2 prompts of 3 sets
+        (("evaluation.baseline_responses=1", "evaluation.sets=[iid,ood]"), 4, 4),
+        (("evaluation.baseline_responses=4",), 6, 8),  # the SFT model's, of one set
+        (("evaluation.baseline_responses=4", "sample.batch_size=5"), 5, 5),
+        (("evaluation.prompts=60", "sample.batch_size=150"), 128, 150),  # of 180; KL takes 128 at once
+    ],
+)
+def test_prompts_of_all_sets_are_drawn_and_compared_together(asked, compared, drawn):
+    """8 + 48 tokens of 24,576 bytes each; of 1,000 words, so that their logits are few: 20 bytes for KL, 40 for drawing."""
+    configuration = gpu(80, "evaluation.prompts=2", "model.size.vocabulary=1000", *asked)
+    _, scoring, generating = memory.moments_of(configuration, 1, size.shape_of(configuration.model), 0)
+    assert scoring.logits == 20 * compared * 48 * 1000
+    assert (generating.cache, generating.logits) == (drawn * 56 * 24576, 40 * drawn * 1000)
+
+
 def test_judges_that_are_models_take_part(saved):
     model, settings = saved
     count = parameters(model)
@@ -414,14 +439,16 @@ def test_judges_that_are_models_take_part(saved):
 
 
 FLOAT32 = ("model.lora.rank=8", "model.dtype=float32")
+FEW = "sample.batch_size=16"
+"""So few that scoring takes 12.3 GB, and training decides: of 16 pairs 15.5 GB, of 8 13.9."""
 MANY = ("train.micro_batch_size=1", "sample.batch_size=768", "sample.max_new_tokens=250")
 NARROW = {
-    "one of several": ((20,), "train.micro_batch_size=16, model.gradient_checkpointing=true or model.lora.rank=16"),
-    "smaller parts": ((16,), "train.micro_batch_size=8 or model.lora.rank=16"),
+    "one of several": ((17,), "train.micro_batch_size=16, model.gradient_checkpointing=true or model.lora.rank=16"),
+    "smaller parts": ((15, FEW), "train.micro_batch_size=8, model.gradient_checkpointing=true or model.lora.rank=16"),
     "only adapters": ((14,), "model.lora.rank=16"),
-    "two together": ((10,), "model.lora.rank=16 and train.micro_batch_size=16"),
+    "two together": ((8,), "model.lora.rank=16 and train.micro_batch_size=16"),
     "generation": ((16, *MANY), "model.lora.rank=16 or sample.batch_size=384"),
-    "16 bit": ((15, *FLOAT32), "train.micro_batch_size=16, model.gradient_checkpointing=true or model.dtype=bfloat16"),
+    "16 bit": ((12, *FLOAT32), "train.micro_batch_size=16, model.gradient_checkpointing=true or model.dtype=bfloat16"),
 }
 
 
@@ -440,19 +467,19 @@ def test_a_trial_that_cannot_fit_is_one_sentence():
     assert capacity.problems(gpu(24), 32) == []
     (sentence,) = capacity.problems(gpu(14), 32)
     assert sentence == (
-        "executor.trial_resources.gpu: a trial needs 23.6 GB while training (activations 6.1, logits 5.6, optimizer 4.0, "
-        "weights 3.0, gradients 2.0, reference 2.0, overhead 1.0), and has 14.0 GB; set model.lora.rank=16, or take a "
+        "executor.trial_resources.gpu: a trial needs 18.5 GB while training (activations 6.1, optimizer 4.0, weights 3.0, "
+        "gradients 2.0, reference 2.0, overhead 1.0, logits 0.5), and has 14.0 GB; set model.lora.rank=16, or take a "
         "larger GPU."
     )
 
 
 def test_a_share_of_a_gpu_has_its_share_of_the_memory():
-    half = gpu(40, "executor.trial_resources.gpu=0.5")
+    half = gpu(36, "executor.trial_resources.gpu=0.5")
     (sentence,) = capacity.problems(half, 32)
-    assert ", and has 20.0 GB (0.5 of a GPU); set " in sentence
+    assert ", and has 18.0 GB (0.5 of a GPU); set " in sentence
     assert sentence.endswith(", or ask for more of a GPU.")
     assert capacity.problems(gpu(24, "executor.trial_resources.gpu=2"), 32) == []
-    assert capacity.problems(gpu(20, "executor.trial_resources.gpu=2"), 32) != []  # a trial computes on one
+    assert capacity.problems(gpu(18, "executor.trial_resources.gpu=2"), 32) != []  # a trial computes on one
 
 
 def test_where_nothing_helps_only_a_larger_gpu_is_named():
@@ -476,7 +503,7 @@ def test_without_a_gpu_the_machine_must_hold_all_trials_at_once(machine):
     assert capacity.problems(demo("executor=local"), 32) == []
     assert capacity.problems(demo("executor.address=auto"), 32) == []
     (alone,) = capacity.problems(demo("model=qwen_05b", "executor=local"), 32)
-    assert alone.startswith("model: a trial needs 23.1 GB while training (")
+    assert alone.startswith("model: a trial needs 18.0 GB while training (")
 
 
 def test_what_is_not_known_is_no_problem_and_says_what_to_set(tmp_path):
@@ -544,9 +571,9 @@ def test_the_gpus_of_this_machine_are_asked_where_nobody_says(nvidia):
 
 
 def test_what_fits_on_a_gpu_is_proposed_with_a_tenth_left_free():
-    """23.6 GB each: three fit into 72 of 80 GB, one into 36 of 40."""
+    """18.5 GB each: three fit into 72 of 80 GB, one into 36 of 40."""
     assert capacity.sharing(gpu(80), 32, 12) == (
-        "a trial needs 23.6 of 80.0 GB: 3 fit on a GPU; executor.trial_resources.gpu=0.3333"
+        "a trial needs 18.5 of 80.0 GB: 3 fit on a GPU; executor.trial_resources.gpu=0.3333"
     )
     assert capacity.problems(gpu(80, "executor.trial_resources.gpu=0.3333"), 32) == []
     assert capacity.sharing(gpu(40), 32, 12) == ""
@@ -577,7 +604,10 @@ def test_trials_on_one_gpu_of_this_machine_need_cores_too(nvidia, monkeypatch):
 
 
 def test_fused_trials_share_what_does_not_train():
-    """K trials and what is there once fill no more than nine tenths, and K + 1 trials would, at the largest moment."""
+    """K trials and what is there once fill no more than nine tenths, and K + 1 trials would, at the largest moment.
+
+    Whole models: reference and overhead are 3.0 of 72 GB, and each trial has 15.6 more: four fit, for 65.2 GB.
+    """
     whole, adapters = gpu(80), gpu(80, "model.lora.rank=16", "sample.batch_size=32", "train.micro_batch_size=4")
     for configuration in (whole, adapters):
         shape, lora = size.shape_of(configuration.model), configuration.model.lora.rank
@@ -590,7 +620,7 @@ def test_fused_trials_share_what_does_not_train():
             return max(o + trials * (m.total - o) for o, m in zip(once, moments, strict=True))
 
         assert bytes_of(fit) <= 72e9 < bytes_of(fit + 1)
-    assert capacity.fused_fit(whole, 32) == 3
+    assert capacity.fused_fit(whole, 32) == 4
     assert capacity.fused_fit(adapters, 32) > 3
 
 

@@ -10,8 +10,8 @@ What stays from the first step to the last, in bytes (P parameters; A of adapter
 
 On top of that comes the largest of three moments:
 
-    training        gradients (4 P or 4 A), activations, and 12 bytes per response token and word of the vocabulary:
-                    log-softmax, its gradient and that of the logits, in float32
+    training        gradients (4 P or 4 A), activations, and 8 bytes per response token and word of the vocabulary:
+                    logits and log-softmax, whose place their gradient takes, in float32; 0.5 GB at most
     scoring         held-out pairs (8 bytes per response token and word) or KL (20: two distributions, three temporaries)
     generation      keys and values of all layers, and 40 bytes per response and word for drawing a token
 
@@ -41,6 +41,8 @@ HOST_OVERHEAD = 500_000_000
 """Bytes of a process that has imported torch and transformers (0.4 GB, measured) and read its data."""
 LOGITS, SCORED, HELD_OUT_PAIRS = 2**28, 128, 64
 """What scores at once at most: logits, sequences and pairs, as in policy/score.py and trial/measure.py."""
+TRAINED_LOGITS = 2**26
+"""Logits of a pass that is trained, at most: where there are more they are made part by part, as in policy/score.py."""
 HEAD_SIZE = 64
 """Width of an attention head, where only eager attention asks: few models have narrower ones."""
 
@@ -120,7 +122,7 @@ def _training(configuration: Configuration, batch_size: int, shape: Shape, stand
     return replace(
         standing, moment="training", gradients=4 * _trained(model, shape),
         activations=int(sequences * length * (blocks + passing(model, shape, length))),
-        logits=12 * sequences * data.max_response_tokens * shape.vocabulary,
+        logits=8 * min(sequences * data.max_response_tokens * shape.vocabulary, TRAINED_LOGITS),
     )  # fmt: skip
 
 
@@ -154,7 +156,8 @@ def _scoring(configuration: Configuration, shape: Shape, standing: Memory) -> Me
     prompts, length = prompts_per_set(configuration) or SCORED, data.max_prompt_tokens + data.max_response_tokens
     prompts = min(prompts, configuration.sample.batch_size)
     pairs = _rows_scored(min(HELD_OUT_PAIRS, prompts), 2 * data.max_response_tokens, shape.vocabulary)
-    scored = _rows_scored(min(SCORED, prompts), new, shape.vocabulary)
+    responses = min(SCORED, prompts * len(configuration.sets), configuration.sample.batch_size)  # of all sets together
+    scored = _rows_scored(responses, new, shape.vocabulary)
     tokens = max(2 * pairs * length, scored * (data.max_prompt_tokens + new))
     return replace(
         standing, moment="scoring", activations=int(tokens * passing(configuration.model, shape, length)),
@@ -170,8 +173,10 @@ def _rows_scored(most: int, responses: int, vocabulary: int) -> int:
 def _generation(configuration: Configuration, shape: Shape, standing: Memory) -> Memory:
     """Responses drawn at once: keys and values of every token, in the weights' own type, and one block over the prompts."""
     model, sample, prompt = configuration.model, configuration.sample, configuration.data.max_prompt_tokens
-    drawn = (prompts_per_set(configuration) or sample.batch_size) * configuration.evaluation.baseline_responses
-    rows = min(sample.batch_size, drawn)
+    each = max(
+        len(configuration.sets), configuration.evaluation.baseline_responses
+    )  # a trial's of all sets, SFT's of one
+    rows = min(sample.batch_size, (prompts_per_set(configuration) or sample.batch_size) * each)
     per_token = 2 * shape.layers * shape.key_value_size * _width(model)
     return replace(
         standing, moment="generating", cache=rows * (prompt + sample.max_new_tokens) * per_token,
