@@ -23,7 +23,7 @@ from posweep.objectives import OBJECTIVES, hyperparameters
 from posweep.records import TrialSpec
 from posweep.settings import Configuration
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the keys and of plan.jsonl. Raised when the loop's arithmetic or a key's contents change."""
 
 DETECTABLE = 2.8 * 0.35

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from posweep.policy.base import Policy, products
+from posweep.policy.operations import lighten
 from posweep.policy.packed import packs
 from posweep.policy.pretrained import open_pretrained
 from posweep.policy.reproducible import seeded
@@ -29,6 +30,7 @@ def load_policy(settings: ModelSettings, folder: Path, device: str = "cpu") -> P
     model = LlamaForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="auto")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     model = model.to(device).eval()
+    lighten(model)
     return Policy(model, Texts.own(tokenizer), products(settings.dtype), packs=packs(model))
 
 

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from posweep import hub
 from posweep.errors import PreflightError, first_line
 from posweep.policy.base import DTYPES, Policy, bfloat16_problems, own_code, products
+from posweep.policy.operations import lighten
 from posweep.policy.packed import packs, windowed
 from posweep.policy.reproducible import seeded
 from posweep.policy.texts import Texts
@@ -46,6 +47,7 @@ def open_pretrained(settings: HubModel, folder: Path, device: str) -> Policy:
         raise PreflightError(
             f"model.name: {settings.name} has no weights for {', '.join(lost[:3])}; name a whole model."
         )
+    lighten(model)
     if not whole:
         model = _with_adapters(model, settings, settings.name if settings.sft.epochs == 0 else str(folder))
     if settings.gradient_checkpointing:

@@ -10,6 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from posweep.policy.base import Policy, products
+from posweep.policy.operations import lighten
 from posweep.policy.packed import packs
 from posweep.policy.reproducible import seeded
 from posweep.policy.texts import ANSWER, BEGIN, END, PAD, SPECIAL, UNKNOWN, Texts
@@ -67,4 +68,5 @@ def new_policy(settings: ScratchModel, tokenizer: PreTrainedTokenizerFast) -> Po
     )
     with seeded(settings.seed):
         model = LlamaForCausalLM(config)
+    lighten(model)
     return Policy(model, Texts.own(tokenizer), products(settings.dtype), packs=packs(model))
