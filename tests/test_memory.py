@@ -10,7 +10,9 @@ import sys
 import weakref
 from collections import namedtuple
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,8 +27,14 @@ from transformers import (
 )
 
 from posweep import capacity, memory, size
+from posweep.artifacts.pairs import TokenPairs
+from posweep.artifacts.reference import Mismatched, ReferenceLogps
 from posweep.config import configure
+from posweep.objectives import OBJECTIVES
 from posweep.policy import divergence, sample, score
+from posweep.policy.base import Policy
+from posweep.policy.batch import Batch
+from posweep.policy.gradient import Alone, accumulate
 from posweep.policy.scratch import new_policy
 from posweep.settings import (
     BradleyTerrySettings,
@@ -38,6 +46,7 @@ from posweep.settings import (
     ScratchModel,
 )
 from posweep.trial import measure
+from posweep.trial.loss import PairLoss
 
 KNOWN = ModelSize(494032768, 24, 896, 128, 151936, 32768)
 
@@ -305,26 +314,151 @@ def test_weights_gradients_and_optimizer_of_a_real_step():
 
 
 def test_bytes_per_logit(monkeypatch):
-    """8 with gradient, 20 where two distributions are compared; 38 and the model's own 2 where a token is drawn."""
+    """8 with gradient and 4 for collisions, 20 where two distributions are compared at once, beside 8 of the others; 38 and
+    the model's own 2 where a token is drawn.
+    """
     rows, vocabulary = 50, 1000
     batch = score.TokenBatch(*[torch.zeros(rows, dtype=torch.long)] * 5)
     with Live() as training:
         logits = torch.randn(rows, vocabulary, requires_grad=True)
         score.token_logps(logits, batch.targets).sum().backward()
     assert training.peak == pytest.approx(8 * rows * vocabulary, rel=0.02)
+    with Live() as colliding:
+        logits = torch.randn(rows, vocabulary, requires_grad=True)
+        (score.token_logps(logits, batch.targets) + score.collision_logps(logits, batch.targets)).sum().backward()
+    assert colliding.peak == pytest.approx(12 * rows * vocabulary, rel=0.02)
     monkeypatch.setattr(divergence, "response_logits", lambda *_: torch.randn(rows, vocabulary))
-    with Live() as comparing:
-        divergence._token_kl(None, None, batch)
-    assert comparing.peak == pytest.approx(20 * rows * vocabulary, rel=0.02)
+    for compared in (10, rows):
+        monkeypatch.setitem(divergence.AT_ONCE, "cpu", compared * vocabulary)
+        with Live() as comparing:
+            divergence._token_kl(None, None, batch)
+        assert comparing.peak == pytest.approx((8 * rows + 12 * compared) * vocabulary, rel=0.02)
     for top_p in (1.0, 0.9):
         with Live() as drawing:
             sample._draw(torch.randn(rows, vocabulary), torch.rand(rows), top_p)
         assert drawing.peak < 38 * rows * vocabulary
 
 
+def test_collisions_are_logsumexp_to_the_bit():
+    """Which holds one array more; from distributions that are nearly uniform to nearly sure ones, and one of one word."""
+    for scale in (0.01, 1, 30, 1000):
+        logits = scale * torch.randn(7, 300, generator=torch.Generator().manual_seed(0))
+        logits[0, 1:] = -torch.inf
+        expected = (2 * logits.log_softmax(-1)).logsumexp(-1)
+        assert torch.equal(score.collision_logps(logits, logits), expected)
+
+
+class Casts(Live):
+    """Counts autocast's copies of weights too."""
+
+    def __init__(self, policy):
+        super().__init__(list(policy.model.parameters()))
+        self.casts = set()
+
+
+def wide(kind):
+    """A policy that chooses among 2,000 words, whose logits are nearly all it holds."""
+    model = LlamaForCausalLM(llama(vocab_size=2000, hidden_size=16, intermediate_size=40, num_hidden_layers=1))
+    return Policy(model, SimpleNamespace(pad=0), torch.bfloat16 if kind == "autocast" else None)
+
+
+def shape_of(policy):
+    about = policy.model.config
+    h, v = about.hidden_size, about.vocab_size
+    return size.Shape(parameters(policy.model), about.num_hidden_layers, h, h // 2, v)
+
+
+def loss_of(method, policy, count=10):
+    """A method on pairs of 8 + 48 tokens, as long as they may be in the demo world."""
+    prompts, chosen, rejected, others = ([[7] * length] * count for length in (8, 48, 48, 48))
+    zeros = torch.zeros(count)
+    reference = ReferenceLogps(zeros, zeros, Mismatched(others, zeros))
+    return PairLoss(OBJECTIVES[method](), policy, TokenPairs(prompts, chosen, rejected), reference, "train", 0)
+
+
+def step(loss, micro):
+    """The gradient of a step, and what it took."""
+    with Casts(loss.policy) as live:
+        accumulate(Batch(np.arange(len(loss.pairs))), [loss], micro, Alone())
+    return live.peak
+
+
+def made_at_once(tokens, policy, monkeypatch):
+    """So many response tokens' logits, by what runs and by what is reckoned."""
+    for module in (score, memory):
+        monkeypatch.setattr(module, "TRAINED_LOGITS", tokens * policy.vocabulary)
+
+
+@pytest.mark.parametrize("kind", ["float32", "autocast"])
+@pytest.mark.parametrize(("method", "each"), [("dpo", 8), ("wpo", 12), ("kto", 8)])
+def test_a_step_of_a_method_holds_the_logits_that_are_reckoned(method, each, kind, monkeypatch):
+    """10 pairs have 960 response tokens. KTO scores 480 more, at 8 bytes, when 4 of the 8 of each of the 960 are left.
+
+    In parts of 300 tokens collisions are taken where no log-softmax is kept, and so never need their 12.
+    """
+    policy = wide(kind)
+    configuration = replace(demo(f"method=[dpo,{method}]"), model=KINDS[kind][0])
+    for tokens in (960, 300):
+        made_at_once(tokens, policy, monkeypatch)
+        found = memory.moments_of(configuration, 10, shape_of(policy), 0)[0]
+        assert found.logits == each * tokens * 2000
+        peak = step(loss_of(method, policy), 10)
+        assert peak < found.logits + found.gradients + found.activations
+        assert tokens == 300 or peak > 0.98 * found.logits
+
+
+@pytest.mark.parametrize("method", ["dpo", "wpo", "kto"])
+def test_held_out_pairs_hold_the_logits_that_are_reckoned(method, monkeypatch):
+    """10 pairs have 960 response tokens, of which no more are made at once than where something is trained."""
+    policy = wide("float32")
+    configuration = demo(f"method=[{method}]", "data.evaluation_prompts=10", "sample.max_new_tokens=1")
+    for tokens in (960, 300):
+        made_at_once(tokens, policy, monkeypatch)
+        found = memory.moments_of(configuration, 10, shape_of(policy), 0)[1]
+        with Casts(policy) as live, torch.inference_mode():
+            loss_of(method, policy).forward(Batch(np.arange(10)))
+        assert found.logits == 8 * tokens * 2000
+        assert 0.98 * found.logits < live.peak < found.logits + found.activations
+
+
+@pytest.mark.parametrize("kind", ["float32", "autocast"])
+def test_kl_holds_the_logits_that_are_reckoned(kind, monkeypatch):
+    """Of 30 responses of 48 tokens. Where few are compared at once, the last model's logits in 16 bit are what counts."""
+    policy = wide(kind)
+    configuration = replace(demo("evaluation.prompts=10"), model=KINDS[kind][0])
+    for tokens in (1440, 300, 10):
+        for module in (divergence, memory):
+            monkeypatch.setitem(module.AT_ONCE, "cpu", tokens * 2000)
+        found = memory.moments_of(configuration, 1, shape_of(policy), 0)[1]
+        with Casts(policy) as live:
+            divergence.kl_all(policy, policy, [[7] * 8] * 30, [[7] * 48] * 30)
+        least = 2 * 1440 if kind == "autocast" else 0
+        assert found.logits == (8 * 1440 + max(12 * tokens, least)) * 2000
+        assert 0.98 * found.logits < live.peak < found.logits + found.activations
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_mismatched_pairs_take_a_cast_of_their_own(checkpointed):
+    """Beside the gradients of the first pair and the cast that the graph holds: all of it, or the head's."""
+    model = LlamaForCausalLM(llama(hidden_size=256, intermediate_size=688, num_hidden_layers=4, vocab_size=1000))
+    settings, p = HubModel(gradient_checkpointing=checkpointed), parameters(model)
+    if checkpointed:
+        model.train().gradient_checkpointing_enable({"use_reentrant": False})
+    policy = Policy(model, SimpleNamespace(pad=0), torch.bfloat16)
+    asked = replace(demo("method=[dpo,kto]", "train.micro_batch_size=1"), model=settings)
+    found, whole = (memory.moments_of(asked, pairs, shape_of(policy), 0)[0] for pairs in (2, 1))
+    assert found.weights == 6 * p + 2 * (1000 * 256 if checkpointed else p)
+    assert whole.weights == 6 * p
+    held = found.weights - 4 * p + found.gradients
+    assert 0.99 * held < step(loss_of("kto", policy, 2), 1) < held + found.activations + found.logits
+    without = replace(demo("method=[dpo]", "train.micro_batch_size=1"), model=settings)
+    assert memory.moments_of(without, 2, shape_of(policy), 0)[0].weights == 6 * p
+
+
 def test_what_is_scored_at_once_is_what_the_scorers_take():
     assert memory.LOGITS == score.LOGITS
     assert memory.TRAINED_LOGITS == score.TRAINED_LOGITS
+    assert memory.AT_ONCE == divergence.AT_ONCE
     assert memory.HELD_OUT_PAIRS == measure.HELD_OUT_PAIRS
     assert inspect.signature(divergence.kl_all).parameters["batch_size"].default == memory.SCORED
 
@@ -422,6 +556,14 @@ def test_prompts_of_all_sets_are_drawn_and_compared_together(asked, compared, dr
     assert (generating.cache, generating.logits) == (drawn * 56 * 24576, 40 * drawn * 1000)
 
 
+def test_a_gpu_compares_more_at_once():
+    """128 responses of 48 tokens over 4,096 words."""
+    logits = 128 * 48 * 4096
+    for gpus, at_once in ((0, 2**18), (1, 2**24)):
+        asked = demo(f"executor.trial_resources.gpu={gpus}")
+        assert memory.moments_of(asked, 1, size.shape_of(asked.model), 0)[1].logits == 8 * logits + 12 * at_once
+
+
 def test_judges_that_are_models_take_part(saved):
     model, settings = saved
     count = parameters(model)
@@ -439,13 +581,12 @@ def test_judges_that_are_models_take_part(saved):
 
 
 FLOAT32 = ("model.lora.rank=8", "model.dtype=float32")
-FEW = "sample.batch_size=16"
-"""So few that scoring takes 12.3 GB, and training decides: of 16 pairs 15.5 GB, of 8 13.9."""
 MANY = ("train.micro_batch_size=1", "sample.batch_size=768", "sample.max_new_tokens=250")
+# scoring takes 12.6 GB, and training of 32 pairs 18.5, of 16 15.5, of 8 13.9
 NARROW = {
     "one of several": ((17,), "train.micro_batch_size=16, model.gradient_checkpointing=true or model.lora.rank=16"),
-    "smaller parts": ((15, FEW), "train.micro_batch_size=8, model.gradient_checkpointing=true or model.lora.rank=16"),
-    "only adapters": ((14,), "model.lora.rank=16"),
+    "smaller parts": ((15,), "train.micro_batch_size=8, model.gradient_checkpointing=true or model.lora.rank=16"),
+    "only adapters": ((12,), "model.lora.rank=16"),
     "two together": ((8,), "model.lora.rank=16 and train.micro_batch_size=16"),
     "generation": ((16, *MANY), "model.lora.rank=16 or sample.batch_size=384"),
     "16 bit": ((12, *FLOAT32), "train.micro_batch_size=16, model.gradient_checkpointing=true or model.dtype=bfloat16"),
@@ -465,10 +606,10 @@ def test_every_way_out_leads_out(asked, ways):
 
 def test_a_trial_that_cannot_fit_is_one_sentence():
     assert capacity.problems(gpu(24), 32) == []
-    (sentence,) = capacity.problems(gpu(14), 32)
+    (sentence,) = capacity.problems(gpu(12), 32)
     assert sentence == (
         "executor.trial_resources.gpu: a trial needs 18.5 GB while training (activations 6.1, optimizer 4.0, weights 3.0, "
-        "gradients 2.0, reference 2.0, overhead 1.0, logits 0.5), and has 14.0 GB; set model.lora.rank=16, or take a "
+        "gradients 2.0, reference 2.0, overhead 1.0, logits 0.5), and has 12.0 GB; set model.lora.rank=16, or take a "
         "larger GPU."
     )
 
@@ -496,10 +637,10 @@ def machine(monkeypatch):
 
 def test_without_a_gpu_the_machine_must_hold_all_trials_at_once(machine):
     (sentence,) = capacity.problems(demo(), 32)
-    assert sentence.startswith("executor.workers: 8 trials at a time need 8.4 GB, each 1.0 GB while scoring (")
-    assert ", and this machine has 4.0 GB; set executor.workers=3, or " in sentence
-    assert capacity.problems(demo("executor.workers=3"), 32) == []
-    assert capacity.problems(demo(), 32, trials=3) == []
+    assert sentence.startswith("executor.workers: 8 trials at a time need 6.0 GB, each 0.8 GB while scoring (")
+    assert ", and this machine has 4.0 GB; set executor.workers=5, or " in sentence
+    assert capacity.problems(demo("executor.workers=5"), 32) == []
+    assert capacity.problems(demo(), 32, trials=5) == []
     assert capacity.problems(demo("executor=local"), 32) == []
     assert capacity.problems(demo("executor.address=auto"), 32) == []
     (alone,) = capacity.problems(demo("model=qwen_05b", "executor=local"), 32)
@@ -522,10 +663,10 @@ def test_what_is_not_known_is_no_problem_and_says_what_to_set(tmp_path):
 
 def test_the_summary_is_a_line(machine):
     assert capacity.summary(gpu(24), 2) == (
-        "15.2 GB while scoring (logits 5.3, optimizer 4.0, weights 3.0, reference 2.0, overhead 1.0, activations 0.1) "
+        "12.6 GB while scoring (optimizer 4.0, weights 3.0, logits 2.6, reference 2.0, overhead 1.0, activations 0.1) "
         "of 24.0 GB"
     )
-    assert capacity.summary(demo("executor.address=auto"), 2).endswith("overhead 0.5)")
+    assert capacity.summary(demo("executor.address=auto"), 2).endswith("overhead 0.5, logits 0.2)")
     assert capacity.summary(demo("executor.workers=2"), 2).endswith(" of 2.0 GB")
 
 

@@ -11,8 +11,11 @@ What stays from the first step to the last, in bytes (P parameters; A of adapter
 On top of that comes the largest of three moments:
 
     training        gradients (4 P or 4 A), activations, and 8 bytes per response token and word of the vocabulary:
-                    logits and log-softmax, whose place their gradient takes, in float32; 0.5 GB at most
-    scoring         held-out pairs (8 bytes per response token and word) or KL (20: two distributions, three temporaries)
+                    logits and log-softmax, whose place their gradient takes, in float32; 12 where a method needs
+                    collisions (WPO), which take one array more; of 2^26 logits at most. Mismatched pairs (KTO) take a
+                    cast of their own, where there is one: 2 P or 2 A more
+    scoring         held-out pairs (8 bytes per response token and word, of 2^26 logits at most) or KL (8 for the logits of
+                    two models; 12 more for those that are compared at once, or 2 for all of one in 16 bit)
     generation      keys and values of all layers, and 40 bytes per response and word for drawing a token
 
 Every text counts as if it had all the tokens it may have, so this is an upper bound of what is counted. Not counted are
@@ -23,6 +26,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from posweep.objectives import OBJECTIVES, Need, needs
 from posweep.settings import (
     BradleyTerrySettings,
     Configuration,
@@ -42,7 +46,9 @@ HOST_OVERHEAD = 500_000_000
 LOGITS, SCORED, HELD_OUT_PAIRS = 2**28, 128, 64
 """What scores at once at most: logits, sequences and pairs, as in policy/score.py and trial/measure.py."""
 TRAINED_LOGITS = 2**26
-"""Logits of a pass that is trained, at most: where there are more they are made part by part, as in policy/score.py."""
+"""Logits of a pass over pairs, at most: where there are more they are made part by part, as in policy/score.py."""
+AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
+"""Logits of each model that KL compares at once, as in policy/divergence.py."""
 HEAD_SIZE = 64
 """Width of an attention head, where only eager attention asks: few models have narrower ones."""
 
@@ -111,19 +117,47 @@ def _standing(configuration: Configuration, shape: Shape, judges: int) -> Memory
 def _training(configuration: Configuration, batch_size: int, shape: Shape, standing: Memory) -> Memory:
     """A micro-batch of pairs, chosen and rejected responses with their prompts, in one forward and backward pass.
 
-    Checkpointing keeps the hidden states between blocks, in the weights' own type, and one block in full.
+    A second cast comes on top where earlier micro-batches left gradients; where none did, their room is enough for it.
     """
     model, data = configuration.model, configuration.data
-    sequences = 2 * min(configuration.train.micro_batch_size or batch_size, batch_size)
+    micro = min(configuration.train.micro_batch_size or batch_size, batch_size)
     length = data.max_prompt_tokens + data.max_response_tokens
-    block = kept(model, shape, length)
-    checkpointed = isinstance(model, HubModel) and model.gradient_checkpointing
-    blocks = shape.layers * _width(model) * shape.hidden_size + block if checkpointed else shape.layers * block
+    logits = min(2 * micro * data.max_response_tokens * shape.vocabulary, TRAINED_LOGITS)
+    per_token = _kept_by_all(model, shape, length) + passing(model, shape, length)
     return replace(
         standing, moment="training", gradients=4 * _trained(model, shape),
-        activations=int(sequences * length * (blocks + passing(model, shape, length))),
-        logits=8 * min(sequences * data.max_response_tokens * shape.vocabulary, TRAINED_LOGITS),
+        weights=standing.weights + (_second_cast(configuration, shape) if micro < batch_size else 0),
+        activations=int(2 * micro * length * per_token),
+        logits=(12 if "collisions" in _needed(configuration) else 8) * logits,
     )  # fmt: skip
+
+
+def _needed(configuration: Configuration) -> set[Need]:
+    """What some method of the sweep needs of the policy beyond sums and lengths."""
+    return {need for name in configuration.methods for need in needs(OBJECTIVES[name])}
+
+
+def _second_cast(configuration: Configuration, shape: Shape) -> int:
+    """Bytes of the weights as mismatched pairs are scored with, while the graph of the trained pass holds its own cast.
+
+    Under checkpointing that graph holds only the head's. Their logits fit where those of the trained pass were: they are
+    half as many, 8 bytes each beside 4 for every log-softmax that is kept.
+    """
+    if "mismatched" not in _needed(configuration) or not _half(configuration.model):
+        return 0
+    trained, head = _trained(configuration.model, shape), shape.vocabulary * shape.hidden_size
+    return 2 * (min(trained, head) if _checkpointed(configuration.model) else trained)
+
+
+def _kept_by_all(model: ModelSettings, shape: Shape, length: int) -> float:
+    """Bytes that all blocks keep, per token; under checkpointing the hidden states between them, and one block in full."""
+    block = kept(model, shape, length)
+    between = shape.layers * _width(model) * shape.hidden_size  # in the weights' own type
+    return between + block if _checkpointed(model) else shape.layers * block
+
+
+def _checkpointed(model: ModelSettings) -> bool:
+    return isinstance(model, HubModel) and model.gradient_checkpointing
 
 
 def kept(model: ModelSettings, shape: Shape, length: int) -> float:
@@ -159,10 +193,20 @@ def _scoring(configuration: Configuration, shape: Shape, standing: Memory) -> Me
     responses = min(SCORED, prompts * len(configuration.sets), configuration.sample.batch_size)  # of all sets together
     scored = _rows_scored(responses, new, shape.vocabulary)
     tokens = max(2 * pairs * length, scored * (data.max_prompt_tokens + new))
+    held_out = 8 * min(2 * pairs * data.max_response_tokens * shape.vocabulary, TRAINED_LOGITS)
     return replace(
         standing, moment="scoring", activations=int(tokens * passing(configuration.model, shape, length)),
-        logits=max(8 * 2 * pairs * data.max_response_tokens, 20 * scored * new) * shape.vocabulary,
+        logits=max(held_out, _compared(configuration, scored * new * shape.vocabulary)),
     )  # fmt: skip
+
+
+def _compared(configuration: Configuration, logits: int) -> int:
+    """Bytes for so many logits of each of two models, in float32, with what is compared at once.
+
+    Where products are in 16 bit, the second model's are for a moment there in both; nothing is compared yet.
+    """
+    at_once = AT_ONCE["cuda" if configuration.executor.trial_resources.gpu else "cpu"]
+    return 8 * logits + max(12 * min(logits, at_once), 2 * logits if _half(configuration.model) else 0)
 
 
 def _rows_scored(most: int, responses: int, vocabulary: int) -> int:
@@ -173,9 +217,8 @@ def _rows_scored(most: int, responses: int, vocabulary: int) -> int:
 def _generation(configuration: Configuration, shape: Shape, standing: Memory) -> Memory:
     """Responses drawn at once: keys and values of every token, in the weights' own type, and one block over the prompts."""
     model, sample, prompt = configuration.model, configuration.sample, configuration.data.max_prompt_tokens
-    each = max(
-        len(configuration.sets), configuration.evaluation.baseline_responses
-    )  # a trial's of all sets, SFT's of one
+    # a trial's responses are drawn for all sets at once, the SFT model's for one
+    each = max(len(configuration.sets), configuration.evaluation.baseline_responses)
     rows = min(sample.batch_size, (prompts_per_set(configuration) or sample.batch_size) * each)
     per_token = 2 * shape.layers * shape.key_value_size * _width(model)
     return replace(

@@ -156,7 +156,8 @@ def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
 class _TokenLogps(torch.autograd.Function):
     """log softmax(z)_y, whose gradient (1[v = y] − π_v) g is made where the distribution lay.
 
-    It is cross-entropy's to the bit, which fills two arrays more of the logits' size: one with zeros, one with the gradient.
+    Values are cross-entropy's to the bit, the gradient is up to rounding. Cross-entropy fills two arrays more of the logits'
+    size: one with zeros, one with the gradient.
     """
 
     @staticmethod
@@ -176,8 +177,13 @@ class _TokenLogps(torch.autograd.Function):
 
 
 def collision_logps(logits: Tensor, _: Tensor) -> Tensor:
-    """log Σ_v π(v)² at each position, the log-probability that two draws agree; nats, no gradient, (tokens,)."""
-    return (2 * logits.detach().log_softmax(-1)).logsumexp(-1)
+    """log Σ_v π(v)² at each position, the log-probability that two draws agree; nats, no gradient, (tokens,).
+
+    It is `logsumexp` of 2 log π to the bit, in one array of the logits' size; `logsumexp` takes one of its own.
+    """
+    doubled = logits.detach().log_softmax(-1).mul_(2)
+    largest = doubled.amax(-1, keepdim=True)
+    return doubled.sub_(largest).exp_().sum(-1).log_().add_(largest[:, 0])
 
 
 def sum_by_sequence(values: Tensor, batch: TokenBatch) -> Tensor:
