@@ -22,7 +22,7 @@ from .stub import start, stub_environment, trials
 
 pytestmark = [pytest.mark.torture, pytest.mark.xdist_group("torture_tracker")]
 
-TRIALS = 60
+TRIALS = 80
 ENVIRONMENT = stub_environment(seconds=0.5)
 
 
@@ -113,7 +113,7 @@ def test_a_server_that_is_slow_stopped_and_restarted(
     server.send(signal.SIGSTOP)  # slow: connections are taken, and answered seconds later
     until(lambda: len(ledger(with_it)) >= 18, 60)
     server.send(signal.SIGCONT)
-    for finished in (26, 40):
+    for finished in (24, 34):  # the last forty leave a slow machine time to start it
         until(lambda finished=finished: len(ledger(with_it)) >= finished, 60)
         server.stop()
         until(lambda finished=finished: len(ledger(with_it)) >= finished + 6, 60)
