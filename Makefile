@@ -43,6 +43,7 @@ bench-all: bench  ## all that is measured: the same, how cost grows, TRL's setti
 
 race: .venv-peers/ready  ## the same sweep by posweep and by loops around TRL, in an environment of its own
 	.venv-peers/bin/python benchmarks/race/race.py
+	.venv-peers/bin/python benchmarks/race/race.py --trials 36 --turns 1 --against b1
 
 check: .venv/ready  ## format, lint, types, import floors
 	$(BIN)/ruff format --check src tests docs benchmarks

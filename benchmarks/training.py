@@ -3,7 +3,7 @@
     python benchmarks/training.py
 
 1. Each optimisation switched off and on in turn, in one process, over the same batches: median CPU time of a token.
-   The demo world's model and pairs, and four blocks of hidden size 256 with 4,096 words on rows of 12 to 76 tokens.
+   The demo world's model and pairs, and four blocks of hidden size 128 with 4,096 words on rows of 12 to 76 tokens.
 2. Prefix sharing, off and on, by the share of the prompt in a row.
 3. Model FLOPs utilisation: floating-point operations of the model on real tokens (no padding), per second of training, over
    those of a large square matrix product in the same thread. Of the model, for T tokens of which R are response tokens, in
@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.models.llama import modeling_llama
 
 from posweep import data
 from posweep.artifacts.pairs import TokenPairs, encode_pairs
@@ -35,13 +36,16 @@ from posweep.artifacts.reference import ReferenceLogps
 from posweep.config import configure
 from posweep.objectives import OBJECTIVES
 from posweep.policy import score
+from posweep.policy.allocator import keep_memory
 from posweep.policy.base import Policy
 from posweep.policy.batch import Batch, batches
 from posweep.policy.load import trained
+from posweep.policy.operations import ROTATION
 from posweep.policy.score import TokenBatch
 from posweep.policy.scratch import make_tokenizer, new_policy
 from posweep.policy.train import optimise, reset
 from posweep.settings import ScratchModel, TrainSettings
+from posweep.trial import loss as trial_loss
 from posweep.trial.loss import PairLoss
 
 ROUNDS = 5  # all variants in turn
@@ -70,14 +74,14 @@ class World:
         return batches(self.pairs.lengths(), PAIRS, self.steps, window=window)
 
 
-def demo() -> World:
+def demo(hidden: int = 96) -> World:
     """The demo world's pairs and its model, untrained."""
-    configuration = configure(["sweep=demo"])
+    configuration = configure(["sweep=demo", f"model.hidden_size={hidden}"])
     pairs = data.load(configuration.data, {}).train
     texts = [text for pair in pairs for text in (str(pair.prompt), pair.chosen, pair.rejected)]
     policy = new_policy(configuration.model, make_tokenizer(configuration.model, texts))
     limits = configuration.data.max_prompt_tokens, configuration.data.max_response_tokens
-    return World("demo", policy, encode_pairs(policy.texts, pairs, *limits)[0], 8)
+    return World(f"demo, hidden {hidden}", policy, encode_pairs(policy.texts, pairs, *limits)[0], 8)
 
 
 def world(
@@ -91,7 +95,12 @@ def world(
     def rows(low: int, high: int) -> list[list[int]]:
         return [rng.integers(5, 4096, size=size).tolist() for size in rng.integers(low, high + 1, size=1024)]
 
-    return World(f"hidden {hidden}", policy, TokenPairs(rows(*prompts), rows(*responses), rows(*responses)), 2)
+    return World(
+        f"hidden {hidden}, {layers} blocks, 4,096 words",
+        policy,
+        TokenPairs(rows(*prompts), rows(*responses), rows(*responses)),
+        2,
+    )
 
 
 # --- measuring
@@ -169,6 +178,16 @@ def every_logit(policy: Policy, batch: TokenBatch) -> torch.Tensor:
     return logits.flatten(0, 1).index_select(0, batch.predicts)
 
 
+def norm_of_transformers(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """In place of our own operation."""
+    return super(type(self).__mro__[1], self).forward(x)  # type: ignore[misc, no-any-return]
+
+
+def two_cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """In place of our own operation."""
+    return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
 def variants(world: World) -> dict[str, tuple[Callable[[], float], Callable[[], float]]]:
     """By name: without the optimisation, and with it; all else alike."""
     plan, mixed, usual = world.plan(), world.plan(window=1), world.loss()
@@ -183,13 +202,17 @@ def variants(world: World) -> dict[str, tuple[Callable[[], float], Callable[[], 
         return once
 
     now = partial(step, usual, plan)
+    norm = next(type(one) for one in world.policy.model.modules() if type(one).__name__ == "LlamaRMSNorm")
+    rotation = getattr(modeling_llama, ROTATION).__wrapped__
     return {
         "rows without padding": (partial(step, padded, plan), now),
         "batches of similar length": (partial(step, usual, mixed), now),
         "the same where rows are padded": (partial(step, padded, mixed), partial(step, padded, plan)),
         "logits of responses only": (otherwise(score, "response_logits", every_logit), now),
+        "RMSNorm with a gradient of its own": (otherwise(norm, "forward", norm_of_transformers), now),
+        "rotation with a gradient of its own": (otherwise(modeling_llama, ROTATION, rotation), now),
+        "log-probs with a gradient in place": (otherwise(trial_loss, "token_logps", two_cross_entropies), now),
         "fused AdamW instead of foreach": (otherwise(torch.optim, "AdamW", with_optimizer(foreach=True)), now),
-        "fused AdamW instead of a loop": (otherwise(torch.optim, "AdamW", with_optimizer(foreach=False)), now),
     }
 
 
@@ -205,9 +228,10 @@ def with_prompts(share: float, size: int = 96) -> World:
 def main() -> None:
     """The three tables."""
     torch.set_num_threads(1)
-    worlds = [demo(), world(128), world(256), world(512, layers=2)]
+    keep_memory()
+    worlds = [demo(), demo(128), demo(256), world(128), world(256), world(512, layers=2)]
     print("| optimisation alone | model | without, µs | with, µs | without / with |\n|---|---|---|---|---|")
-    for one in (worlds[0], worlds[2]):
+    for one in (worlds[0], worlds[3]):
         for name, (without, with_it) in variants(one).items():
             found = in_turn({"without": without, "with": with_it})
             print(f"| {name} | {one.name} | {_row(found['without'], found['with'])} |", flush=True)

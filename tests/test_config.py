@@ -68,6 +68,7 @@ def test_every_file_composes(file):
         "data/hub": [*real, "model.context=1024", "data.name=owner/name"],
         "evaluation/local": ["evaluation.sources.local.name=owner/name"],
         "model/hf": ["model.name=owner/name"],
+        "train/default": ["train.prefix_sharing=false"],  # which the demo sweep turns on
         "judge/reward_model": ["judge.reward_model.name=owner/name"],
         "judge/pairwise_model": ["judge.pairwise_model.name=owner/name"],
         **{

@@ -25,9 +25,9 @@ from peak import Watch
 from table import OURS, put, tables
 
 HERE, FOLDER = Path(__file__).parent, Path("outputs/race")
-SETTINGS = {OURS: [], "sharing": ["train.prefix_sharing=true"]}
-"""posweep as it comes, and where the prompt of a pair is computed once for both responses."""
-OPPONENTS = ("sharing", "b1", "b1_by_length", "b2", "b3")
+SETTINGS = {OURS: [], "unshared": ["train.prefix_sharing=false"]}
+"""posweep as it comes, and where the prompt of a pair is computed for each response, as TRL does."""
+OPPONENTS = ("b1", "b1_by_length", "b2", "b3")
 SMALL = (
     "data.pairs=128", "data.sft_examples=512", "data.evaluation_prompts=16", "model.hidden_size=32", "model.layers=1",
     "model.heads=2", "model.sft.steps=40",
@@ -71,7 +71,7 @@ def run(course: Course, name: str, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     asked = argparse.ArgumentParser()
-    asked.add_argument("--trials", type=int, default=12)
+    asked.add_argument("--trials", type=int, default=6)
     asked.add_argument("--turns", type=int, default=2)
     asked.add_argument("--against", default=",".join(OPPONENTS))
     asked.add_argument("--small", action="store_true")
