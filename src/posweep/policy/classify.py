@@ -20,6 +20,7 @@ from posweep import hub
 from posweep.errors import NotFinite, PreflightError, first_line
 from posweep.policy.base import DTYPES, bfloat16_problems, own_code
 from posweep.policy.fit import Form, Row
+from posweep.policy.operations import lighten
 from posweep.records import Message
 from posweep.settings import PairwiseModelSettings, RewardModelSettings
 
@@ -169,6 +170,7 @@ def open_classifier(settings: Settings, checks: Checks, device: str, place: str)
             f"{place}.name: {settings.name} has no weights for {', '.join(lost[:3])}; name a trained judge."
         )
     model.config.use_cache = False
+    lighten(model)
     return Classifier(model.to(device).eval(), found.tokenizer, _limit(settings, found), settings.batch_size)
 
 

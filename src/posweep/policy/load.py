@@ -106,6 +106,7 @@ def new_reward_model(policy: Policy, seed: int) -> Policy:
     with seeded(seed):
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     model.base_model.load_state_dict(_body(policy))
+    lighten(model)
     if policy.model.is_gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return Policy(model.to(policy.device), policy.texts, policy.autocast)
@@ -114,6 +115,7 @@ def new_reward_model(policy: Policy, seed: int) -> Policy:
 def load_reward_model(folder: Path, policy: Policy) -> Policy:
     """Read a reward model that was made from a policy; it reads texts and computes as the policy does."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    lighten(model)
     return Policy(model.to(policy.device).eval(), policy.texts, policy.autocast)
 
 

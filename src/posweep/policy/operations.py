@@ -21,7 +21,10 @@ ROTATION = "apply_rotary_pos_emb"
 
 
 def lighten(model: nn.Module) -> None:
-    """Have a model, and whatever else is of its architecture, use these operations where they are what it does."""
+    """Have a model use these operations where they are what it does; its rotation is that of its whole architecture.
+
+    Every model is opened so, lest what one computes depend on which others this process has seen.
+    """
     for module in model.modules():
         if _normalises(module):
             module.__class__ = _light(module.__class__)
