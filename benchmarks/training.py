@@ -19,7 +19,7 @@ One thread, CPU seconds; what else the machine does falls on all variants alike.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,7 +48,7 @@ from posweep.settings import ScratchModel, TrainSettings
 from posweep.trial import loss as trial_loss
 from posweep.trial.loss import PairLoss
 
-ROUNDS = 5  # all variants in turn
+ROUNDS = 9  # all variants in turn, each second time the other way round
 PAIRS = 32
 """A step."""
 
@@ -121,12 +121,15 @@ def tokens(world: World, plan: Sequence[Batch]) -> int:
     return int(sum(world.pairs.lengths()[batch.items].sum() for batch in plan))
 
 
-def in_turn(variants: Mapping[str, Callable[[], float]]) -> dict[str, float]:
-    """The median of each, all of them measured one after the other, several times."""
+def in_turn(variants: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """All of them measured one after the other, several times."""
     for once in variants.values():
         once()
-    found = [{name: once() for name, once in variants.items()} for _ in range(ROUNDS)]
-    return {name: median(turn[name] for turn in found) for name in variants}
+    found: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(ROUNDS):
+        for name in variants if turn % 2 == 0 else reversed(variants):
+            found[name].append(variants[name]())
+    return found
 
 
 def operations(world: World, plan: Sequence[Batch]) -> float:
@@ -207,7 +210,6 @@ def variants(world: World) -> dict[str, tuple[Callable[[], float], Callable[[], 
     return {
         "rows without padding": (partial(step, padded, plan), now),
         "batches of similar length": (partial(step, usual, mixed), now),
-        "the same where rows are padded": (partial(step, padded, mixed), partial(step, padded, plan)),
         "logits of responses only": (otherwise(score, "response_logits", every_logit), now),
         "RMSNorm with a gradient of its own": (otherwise(norm, "forward", norm_of_transformers), now),
         "rotation with a gradient of its own": (otherwise(modeling_llama, ROTATION, rotation), now),
@@ -246,16 +248,19 @@ def main() -> None:
     for one in worlds:
         plan, loss = one.plan(), one.loss()
         found = in_turn({"token": partial(seconds, one, loss, plan), "matrix": matrix_seconds})
-        rate, most = operations(one, plan) / found["token"], 1 / found["matrix"]
+        token, matrix = (median(found[name]) for name in ("token", "matrix"))
+        rate, most = operations(one, plan) / token, 1 / matrix
         cells = [
-            one.name, f"{_weights(one):.2f}M", f"{found['token'] * 1e6:.1f}", f"{1 / found['token']:,.0f}",
+            one.name, f"{_weights(one):.2f}M", f"{token * 1e6:.1f}", f"{1 / token:,.0f}",
             f"{rate / 1e9:.1f}", f"{most / 1e9:.1f}", f"{rate / most:.2f}",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def _row(without: float, with_it: float) -> str:
-    return f"{without * 1e6:.1f} | {with_it * 1e6:.1f} | {without / with_it:.2f}"
+def _row(without: Sequence[float], with_it: Sequence[float]) -> str:
+    """Medians, and that of the ratios of runs that followed each other, which what else the machine does moves least."""
+    ratio = median(one / other for one, other in zip(without, with_it, strict=True))
+    return f"{median(without) * 1e6:.1f} | {median(with_it) * 1e6:.1f} | {ratio:.2f}"
 
 
 def _weights(world: World) -> float:

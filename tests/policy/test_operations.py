@@ -18,7 +18,10 @@ from transformers import (
 from transformers.models.llama import modeling_llama
 from transformers.models.phi3 import modeling_phi3
 
+from posweep.policy.load import load_policy, load_reward_model, new_reward_model, save_policy
 from posweep.policy.operations import ROTATION, RMSNorm, Rotation, lighten
+from posweep.policy.scratch import make_tokenizer, new_policy
+from posweep.settings import LoraSettings, ScratchModel
 
 SIZE = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -57,10 +60,14 @@ def logits_and_gradients(model, ids):
     return [logits.detach(), *gradients]
 
 
+def light_norms(model) -> set[str]:
+    """The classes of norms that were replaced."""
+    return {type(m).__name__ for m in model.modules() if type(m).__mro__[1].__name__ == "_Light"}
+
+
 def light(model) -> set[str]:
-    """The classes of norms that were replaced, and whether the rotation was."""
-    norms = {type(m).__name__ for m in model.modules() if type(m).__mro__[1].__name__ == "_Light"}
-    return norms | (
+    """The same, and whether the rotation was."""
+    return light_norms(model) | (
         {ROTATION} if hasattr(vars(sys.modules[type(model).__module__])[ROTATION], "__wrapped__") else set()
     )
 
@@ -144,3 +151,19 @@ def test_twice_is_once_and_copies_compute_with_their_own_weights():
     ids = torch.arange(1, 7)[None]
     assert not other(input_ids=ids).logits.any()
     assert model(input_ids=ids).logits.all()
+
+
+def test_every_model_is_opened_so(opened, tmp_path):
+    """Else what a judge scores would depend on which policies its process has opened."""
+    own = ScratchModel(hidden_size=32, layers=1, heads=2)
+    policies = {
+        "hub": opened("llama"), "adapters": opened("llama", lora=LoraSettings(rank=2)),
+        "new": new_policy(own, make_tokenizer(own, ["a b c"])),
+    }  # fmt: skip
+    policies["judge"] = new_reward_model(policies["hub"], 0)
+    for name in ("new", "judge"):
+        save_policy(policies[name], tmp_path / name)
+    policies["read"] = load_policy(own, tmp_path / "new")
+    policies["judge read"] = load_reward_model(tmp_path / "judge", policies["hub"])
+    assert all(light_norms(policy.model) == {"LlamaRMSNorm"} for policy in policies.values())
+    assert light(policies["hub"].model) == {"LlamaRMSNorm", ROTATION}
