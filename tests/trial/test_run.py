@@ -1,14 +1,17 @@
 import dataclasses
+from contextlib import contextmanager
 
 import pytest
 import torch
+from transformers.models.llama import modeling_llama
 
 from posweep.artifacts.shared import prepare
+from posweep.policy import operations, score
 from posweep.policy.batch import Losses
 from posweep.policy.reproducible import threads
 from posweep.records import Outcome
 from posweep.trial import evaluate as measuring
-from posweep.trial import rescore, run_trial, training
+from posweep.trial import loss, rescore, run_trial, training
 from posweep.trial import run as story
 from posweep.trial.loss import preference_loss
 
@@ -74,6 +77,39 @@ def test_the_micro_batch_changes_only_rounding(plan, shared, index, micro):
         assert first[1] == pytest.approx(first[0], rel=1e-5)
     same = [a.text == b.text for a, b in zip(whole.responses, parts.responses, strict=True)]
     assert sum(same) >= 0.97 * len(same)
+
+
+@contextmanager
+def plainly(shared):
+    """The same artifacts, and every step computed as transformers and torch have it: padded rows, nothing of our own."""
+    norms = {type(one) for one in shared.policy.model.modules() if isinstance(one, operations._Light)}
+    with pytest.MonkeyPatch.context() as patch:
+        for norm in norms:
+            patch.setattr(norm, "forward", norm.__mro__[2].forward)
+        patch.setattr(modeling_llama, operations.ROTATION, modeling_llama.apply_rotary_pos_emb.__wrapped__)
+        for room in (loss, score):
+            patch.setattr(room, "token_logps", lambda x, y: -torch.nn.functional.cross_entropy(x, y, reduction="none"))
+        policies = {name: dataclasses.replace(getattr(shared, name), packs=False) for name in ("policy", "reference")}
+        yield dataclasses.replace(shared, **policies)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_what_makes_it_fast_changes_only_rounding(plan, shared, index, shares):
+    """Of the first step 1e-5; after the last, nearly all responses are the same, and what is measured is to a hundredth."""
+    fast = run_trial(trained(plan[index], prefix_sharing=shares), shared)
+    with plainly(shared) as plain:
+        slow = run_trial(plan[index], plain)
+    assert fast.result.curves != slow.result.curves  # they were computed otherwise
+    for name in ("loss", "grad_norm", "logps/chosen", "logps/rejected"):
+        first = [outcome.result.curves[name][0][1] for outcome in (fast, slow)]
+        assert first[0] == pytest.approx(first[1], rel=1e-5)
+    pairs = list(zip(fast.responses, slow.responses, strict=True))
+    same = [(one, other) for one, other in pairs if one.text == other.text]
+    assert len(same) >= 0.97 * len(pairs)
+    assert sum(one.kl for one, _ in same) == pytest.approx(sum(other.kl for _, other in same), rel=0.01)
+    for one, other in zip(fast.held_out, slow.held_out, strict=True):
+        assert dataclasses.astuple(one)[2:] == pytest.approx(dataclasses.astuple(other)[2:], rel=0.01, abs=0.01)
 
 
 def test_the_seed_matters(plan, shared, outcome):
