@@ -48,7 +48,7 @@ from posweep.settings import ScratchModel, TrainSettings
 from posweep.trial import loss as trial_loss
 from posweep.trial.loss import PairLoss
 
-ROUNDS = 9  # all variants in turn, each second time the other way round
+ROUNDS = 7  # all variants in turn, each second time the other way round
 PAIRS = 32
 """A step."""
 
