@@ -155,3 +155,17 @@ def pairs(tmp_path_factory) -> Path:
         rows = [{"prompt": f"{name} {i}", "chosen": "good", "rejected": "bad"} for i in range(8)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A small Llama in a folder."""
+    from transformers import LlamaForCausalLM
+
+    from posweep.settings import HubModel
+
+    from .sizes import llama
+
+    model = LlamaForCausalLM(llama())
+    model.save_pretrained(tmp_path)
+    return model, HubModel(name=str(tmp_path))

@@ -1,14 +1,8 @@
-"""What is estimated against what torch, transformers and peft count; and sentences whose ways out lead out."""
+"""What a trial is reckoned to take, against what torch and transformers are seen to take."""
 
 import contextlib
-import dataclasses
 import inspect
-import json
-import re
-import subprocess
-import sys
 import weakref
-from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,181 +12,28 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import (
-    AutoModelForCausalLM,
-    GPTNeoXConfig,
-    LlamaConfig,
     LlamaForCausalLM,
-    Phi3Config,
-    Qwen2Config,
 )
 
-from posweep import capacity, memory, size
+from posweep import memory, size
 from posweep.artifacts.pairs import TokenPairs
 from posweep.artifacts.reference import Mismatched, ReferenceLogps
-from posweep.config import configure
 from posweep.objectives import OBJECTIVES
 from posweep.policy import divergence, sample, score
 from posweep.policy.base import Policy
 from posweep.policy.batch import Batch
 from posweep.policy.gradient import Alone, accumulate
-from posweep.policy.scratch import new_policy
 from posweep.settings import (
     BradleyTerrySettings,
     HubModel,
     LoraSettings,
-    ModelSize,
     PairwiseModelSettings,
     RewardModelSettings,
-    ScratchModel,
 )
 from posweep.trial import measure
 from posweep.trial.loss import PairLoss
 
-KNOWN = ModelSize(494032768, 24, 896, 128, 151936, 32768)
-
-
-def demo(*overrides: str):
-    return configure(["sweep=demo", *overrides])
-
-
-def gpu(gigabytes: float, *overrides: str):
-    asked = ("executor.trial_resources.gpu=1", f"executor.trial_resources.gpu_memory={gigabytes}")
-    return demo("model=qwen_05b", *asked, *overrides)
-
-
-def parameters(model) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-def llama(**about) -> LlamaConfig:
-    usual = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 168, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
-    return LlamaConfig(**{**usual, **heads, **about})
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """A small Llama in a folder."""
-    model = LlamaForCausalLM(llama())
-    model.save_pretrained(tmp_path)
-    return model, HubModel(name=str(tmp_path))
-
-
-# --- how large a model is
-
-
-@pytest.mark.parametrize(
-    "settings", [ScratchModel(), ScratchModel(hidden_size=32, layers=1, heads=2, vocabulary_size=64)]
-)
-def test_a_model_from_scratch_is_counted_exactly(settings):
-    class Tokenizer(namedtuple("Tokens", "pad_token_id bos_token_id eos_token_id", defaults=(0, 1, 2))):
-        def __len__(self):
-            return settings.vocabulary_size
-
-    found = size.size_of(settings)
-    assert found.parameters == parameters(new_policy(settings, Tokenizer()).model)
-    assert (found.vocabulary, found.context) == (settings.vocabulary_size, settings.context)
-    assert size.shape_of(settings).feed_forward == pytest.approx(8 * round(settings.hidden_size / 3))
-
-
-def test_a_model_in_a_folder_is_read_from_its_files(saved):
-    """4 heads of 16 share 2 keys and values: 32 wide."""
-    model, settings = saved
-    assert size.size_of(settings) == ModelSize(parameters(model), 2, 64, 32, 300, 2048)
-    assert size.shape_of(settings).feed_forward == pytest.approx(168)
-    assert size.size_of(replace(settings, size=KNOWN)) == KNOWN
-    assert size.size_of(replace(settings, size=ModelSize(layers=7))).layers == 7
-
-
-@pytest.mark.parametrize(
-    ("metadata", "count"),
-    [({"total_parameters": 77, "total_size": 1}, 77), ({"total_size": 400}, 200), ({}, None), (None, None)],
-)
-def test_sharded_weights_are_counted_by_their_index(tmp_path, metadata, count):
-    """400 bytes of bfloat16 are 200 numbers."""
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": metadata, "weight_map": {}}))
-    (tmp_path / "config.json").write_text('{"torch_dtype": "bfloat16"}')
-    assert size.stored_parameters(HubModel(name=str(tmp_path))) == count
-
-
-@pytest.mark.parametrize("content", [b"", b"\x02\0\0\0\0\0\0\0[]", b"\xff" * 9, b"\x05\0\0\0\0\0\0\0{..."])
-def test_a_broken_file_of_weights_says_nothing(tmp_path, content):
-    (tmp_path / "model.safetensors").write_bytes(content)
-    assert size.stored_parameters(HubModel(name=str(tmp_path))) is None
-
-
-FAMILIES = {
-    "llama": llama(hidden_size=512, intermediate_size=1376, num_hidden_layers=4, vocab_size=32000, head_dim=128),
-    "qwen": Qwen2Config(
-        vocab_size=151936, hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
-        intermediate_size=4864, tie_word_embeddings=True,
-    ),
-    "gpt_neox": GPTNeoXConfig(
-        vocab_size=50304, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072
-    ),
-    "phi3": Phi3Config(
-        vocab_size=32064, hidden_size=640, num_hidden_layers=4, num_attention_heads=10, num_key_value_heads=5,
-        intermediate_size=2240, pad_token_id=0,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_without_weights_the_configuration_file_tells_nearly_all(tmp_path, name):
-    config = FAMILIES[name]
-    config.save_pretrained(tmp_path)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    found = size.size_of(HubModel(name=str(tmp_path)))
-    assert found.parameters == pytest.approx(parameters(model), rel=2e-3)
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    assert found.key_value_size == head * getattr(config, "num_key_value_heads", config.num_attention_heads)
-
-
-LADDER = {  # heads, key-value heads, width of a head, width of the feed-forward part, whether embeddings are shared
-    "qwen_05b": (14, 2, 64, 4864, True),
-    "llama_1b": (32, 8, 64, 8192, True),
-    "qwen_3b": (16, 2, 128, 11008, True),
-    "qwen_7b": (28, 4, 128, 18944, False),
-    "llama_8b": (32, 8, 128, 14336, False),
-    "phi3_medium": (40, 10, 128, 17920, False),
-}
-
-
-@pytest.mark.parametrize("name", LADDER)
-def test_the_sizes_of_the_ladder_fit_together(name):
-    heads, shared, head, wide, tied = LADDER[name]
-    found = demo(f"model={name}").model
-    h, v, layers = int(found.size.hidden_size), int(found.size.vocabulary), int(found.size.layers)
-    matrices = 2 * h * head * (heads + shared) + 3 * h * wide
-    assert found.size.parameters == pytest.approx((1 if tied else 2) * v * h + layers * matrices, rel=5e-4)
-    assert found.size.key_value_size == shared * head
-    assert (found.lora.rank, found.gradient_checkpointing) == (
-        (16, True) if found.size.parameters > 3e9 else (0, False)
-    )
-
-
-@pytest.mark.parametrize("targets", [("all-linear",), ("q_proj", "v_proj"), ("down_proj",)])
-def test_adapters_are_counted_as_peft_counts_them(saved, targets):
-    from peft import LoraConfig, get_peft_model
-
-    model, settings = saved
-    asked = "all-linear" if targets == ("all-linear",) else list(targets)
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=asked, task_type="CAUSAL_LM"))
-    counted = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    assert size.adapter_parameters(size.shape_of(settings), LoraSettings(rank=4, targets=targets)) == counted
-
-
-def test_what_is_not_told_apart_is_rather_too_much(tmp_path):
-    """Embeddings that are not shared are taken for blocks; names that are not Llama's for all linear layers."""
-    LlamaForCausalLM(llama(tie_word_embeddings=False)).save_pretrained(tmp_path)
-    shape = size.shape_of(HubModel(name=str(tmp_path)))
-    assert shape.feed_forward == pytest.approx(168 + 300 / 6)  # V / 3 L
-    fused = size.adapter_parameters(shape, LoraSettings(rank=4, targets=("query_key_value",)))
-    assert fused == size.adapter_parameters(shape, LoraSettings(rank=4))
-
-
-# --- what a trial takes, measured
+from .sizes import demo, gpu, llama, parameters
 
 
 class Live(TorchDispatchMode):
@@ -575,213 +416,3 @@ def test_judges_that_are_models_take_part(saved):
     found = memory.estimate(replace(gpu(80), judges=judges), 32)
     assert found.judges == 2 * 2e9 + 4 * count + 4 * 494032768
     assert memory.estimate(gpu(80), 32).judges == 0
-
-
-# --- whether it fits
-
-
-FLOAT32 = ("model.lora.rank=8", "model.dtype=float32")
-MANY = ("train.micro_batch_size=1", "sample.batch_size=768", "sample.max_new_tokens=250")
-# scoring takes 12.6 GB, and training of 32 pairs 18.5, of 16 15.5, of 8 13.9
-NARROW = {
-    "one of several": ((17,), "train.micro_batch_size=16, model.gradient_checkpointing=true or model.lora.rank=16"),
-    "smaller parts": ((15,), "train.micro_batch_size=8, model.gradient_checkpointing=true or model.lora.rank=16"),
-    "only adapters": ((12,), "model.lora.rank=16"),
-    "two together": ((8,), "model.lora.rank=16 and train.micro_batch_size=16"),
-    "generation": ((16, *MANY), "model.lora.rank=16 or sample.batch_size=384"),
-    "16 bit": ((12, *FLOAT32), "train.micro_batch_size=16, model.gradient_checkpointing=true or model.dtype=bfloat16"),
-}
-
-
-@pytest.mark.parametrize(("asked", "ways"), NARROW.values(), ids=NARROW)
-def test_every_way_out_leads_out(asked, ways):
-    """Of settings joined by `or` each is enough, and the mildest value of it; of those joined by `and` all are needed."""
-    (sentence,) = capacity.problems(gpu(*asked), 32)
-    assert f"; set {ways}, or take a larger GPU." in sentence
-    overrides = re.split(r", | or | and ", ways)
-    for way in [overrides] if " and " in ways else [[one] for one in overrides]:
-        assert capacity.problems(gpu(*asked, *way), 32) == []
-        assert " and " not in ways or all(capacity.problems(gpu(*asked, one), 32) for one in way)
-
-
-def test_a_trial_that_cannot_fit_is_one_sentence():
-    assert capacity.problems(gpu(24), 32) == []
-    (sentence,) = capacity.problems(gpu(12), 32)
-    assert sentence == (
-        "executor.trial_resources.gpu: a trial needs 18.5 GB while training (activations 6.1, optimizer 4.0, weights 3.0, "
-        "gradients 2.0, reference 2.0, overhead 1.0, logits 0.5), and has 12.0 GB; set model.lora.rank=16, or take a "
-        "larger GPU."
-    )
-
-
-def test_a_share_of_a_gpu_has_its_share_of_the_memory():
-    half = gpu(36, "executor.trial_resources.gpu=0.5")
-    (sentence,) = capacity.problems(half, 32)
-    assert ", and has 18.0 GB (0.5 of a GPU); set " in sentence
-    assert sentence.endswith(", or ask for more of a GPU.")
-    assert capacity.problems(gpu(24, "executor.trial_resources.gpu=2"), 32) == []
-    assert capacity.problems(gpu(18, "executor.trial_resources.gpu=2"), 32) != []  # a trial computes on one
-
-
-def test_where_nothing_helps_only_a_larger_gpu_is_named():
-    (sentence,) = capacity.problems(gpu(1.5), 32)
-    assert re.search(r"\), and has 1\.5 GB; take a larger GPU\.$", sentence)
-
-
-@pytest.fixture
-def machine(monkeypatch):
-    """A machine of 4 GB with eight cores."""
-    monkeypatch.setattr(capacity, "memory_here", lambda: 4e9)
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-
-
-def test_without_a_gpu_the_machine_must_hold_all_trials_at_once(machine):
-    (sentence,) = capacity.problems(demo(), 32)
-    assert sentence.startswith("executor.workers: 8 trials at a time need 6.0 GB, each 0.8 GB while scoring (")
-    assert ", and this machine has 4.0 GB; set executor.workers=5, or " in sentence
-    assert capacity.problems(demo("executor.workers=5"), 32) == []
-    assert capacity.problems(demo(), 32, trials=5) == []
-    assert capacity.problems(demo("executor=local"), 32) == []
-    assert capacity.problems(demo("executor.address=auto"), 32) == []
-    (alone,) = capacity.problems(demo("model=qwen_05b", "executor=local"), 32)
-    assert alone.startswith("model: a trial needs 18.0 GB while training (")
-
-
-def test_what_is_not_known_is_no_problem_and_says_what_to_set(tmp_path):
-    nameless = replace(
-        gpu(1), model=HubModel(name=str(tmp_path)), judges={"rm": RewardModelSettings(name=str(tmp_path))}
-    )
-    assert memory.estimate(nameless, 32) is None
-    assert capacity.problems(nameless, 32) == []
-    assert capacity.summary(nameless, 32) == (
-        "unknown (not on this machine; set model.size.parameters, model.size.layers, model.size.hidden_size, "
-        "model.size.key_value_size, model.size.vocabulary, judge.rm.parameters)"
-    )
-    known = replace(gpu(1), judges=nameless.judges)
-    assert capacity.summary(known, 32) == "unknown (not on this machine; set judge.rm.parameters)"
-
-
-def test_the_summary_is_a_line(machine):
-    assert capacity.summary(gpu(24), 2) == (
-        "12.6 GB while scoring (optimizer 4.0, weights 3.0, logits 2.6, reference 2.0, overhead 1.0, activations 0.1) "
-        "of 24.0 GB"
-    )
-    assert capacity.summary(demo("executor.address=auto"), 2).endswith("overhead 0.5, logits 0.2)")
-    assert capacity.summary(demo("executor.workers=2"), 2).endswith(" of 2.0 GB")
-
-
-def test_the_method_that_asks_for_the_least_says_what_fits():
-    own = "+executor.method_resources.dpo={gpu: 0.25, gpu_memory: 40}"
-    (sentence,) = capacity.problems(gpu(40, own, "method=[dpo,kto]"), 32)
-    assert sentence.startswith("executor.method_resources.dpo.gpu: a trial needs ")
-    assert ", and has 10.0 GB (0.25 of a GPU); " in sentence
-
-
-def test_methods_that_ask_for_less_run_more_trials_at_the_same_time(monkeypatch):
-    monkeypatch.setattr(capacity.os, "cpu_count", lambda: 8)
-    asked = ("executor.trial_resources.cpu=4", "method=[dpo,kto]")
-    assert capacity.trials_at_once(demo(*asked)) == 2
-    assert capacity.trials_at_once(demo(*asked, "+executor.method_resources.kto.cpu=2")) == 4
-    assert capacity.trials_at_once(demo(*asked, "+executor.method_resources.ipo.cpu=1")) == 2  # not in this sweep
-
-
-@pytest.fixture
-def nvidia(tmp_path, monkeypatch):
-    """A machine with two GPUs, 24,576 and 16,384 MiB large."""
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 24576\necho 16384\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return tool
-
-
-def test_the_gpus_of_this_machine_are_asked_where_nobody_says(nvidia):
-    asked = demo("model=qwen_05b", "executor.trial_resources.gpu=1")
-    assert capacity.memory_of_gpus() == [24 * 2**30, 16 * 2**30]
-    assert ", and has 17.2 GB;" in capacity.problems(asked, 32)[0]
-    assert capacity.problems(dataclasses.replace(asked, executor=replace(asked.executor, address="auto")), 32) == []
-    assert capacity.trials_at_once(asked) == min(2, capacity.os.cpu_count())
-    nvidia.write_text("#!/bin/sh\nexit 9\n")
-    assert capacity.memory_of_gpus() == []
-    nvidia.unlink()
-    assert capacity.memory_of_gpus() == []
-    assert capacity.problems(asked, 32) == []
-
-
-# --- how many fit
-
-
-def test_what_fits_on_a_gpu_is_proposed_with_a_tenth_left_free():
-    """18.5 GB each: three fit into 72 of 80 GB, one into 36 of 40."""
-    assert capacity.sharing(gpu(80), 32, 12) == (
-        "a trial needs 18.5 of 80.0 GB: 3 fit on a GPU; executor.trial_resources.gpu=0.3333"
-    )
-    assert capacity.problems(gpu(80, "executor.trial_resources.gpu=0.3333"), 32) == []
-    assert capacity.sharing(gpu(40), 32, 12) == ""
-    assert capacity.sharing(gpu(80), 32, 2).endswith("2 fit on a GPU; executor.trial_resources.gpu=0.5")
-    assert capacity.sharing(gpu(80), 32, 1) == ""
-
-
-def test_what_a_probe_measured_counts_more_than_what_is_reckoned():
-    """8.0 GB of tensors and 1.0 of the process: eight fit into 72."""
-    assert capacity.sharing(gpu(80), 32, 12, 8_000_000_000) == (
-        "a trial needs 9.0 of 80.0 GB (measured): 8 fit on a GPU; executor.trial_resources.gpu=0.125"
-    )
-
-
-@pytest.mark.parametrize("share", [0, 0.5])
-def test_nothing_is_proposed_where_no_whole_gpu_is_asked_for(share):
-    assert capacity.sharing(gpu(80, f"executor.trial_resources.gpu={share}"), 32, 12) == ""
-
-
-def test_trials_on_one_gpu_of_this_machine_need_cores_too(nvidia, monkeypatch):
-    """Two GPUs of 17.2 and more GB; 15.5 hold fifteen trials, and each has a half of the cores."""
-    monkeypatch.setattr(capacity.os, "cpu_count", lambda: 8)
-    asked = ("executor.trial_resources.gpu=1", "executor.trial_resources.cpu=2")
-    assert capacity.sharing(demo(*asked), 32, 99).endswith("2 fit on a GPU; executor.trial_resources.gpu=0.5")
-    assert capacity.sharing(demo(*asked, "executor.address=auto"), 32, 99) == ""
-    elsewhere = demo(*asked, "executor.trial_resources.gpu_memory=17", "executor.address=auto")
-    assert "fit on a GPU" in capacity.sharing(elsewhere, 32, 99)
-
-
-def test_fused_trials_share_what_does_not_train():
-    """K trials and what is there once fill no more than nine tenths, and K + 1 trials would, at the largest moment.
-
-    Whole models: reference and overhead are 3.0 of 72 GB, and each trial has 15.6 more: four fit, for 65.2 GB.
-    """
-    whole, adapters = gpu(80), gpu(80, "model.lora.rank=16", "sample.batch_size=32", "train.micro_batch_size=4")
-    for configuration in (whole, adapters):
-        shape, lora = size.shape_of(configuration.model), configuration.model.lora.rank
-        frozen = 2 * shape.parameters if lora else 0
-        moments = memory.moments_of(configuration, 32, shape, 0)
-        fit = capacity.fused_fit(configuration, 32)
-
-        def bytes_of(trials, frozen=frozen, moments=moments):
-            once = [frozen + m.reference + m.overhead for m in moments]
-            return max(o + trials * (m.total - o) for o, m in zip(once, moments, strict=True))
-
-        assert bytes_of(fit) <= 72e9 < bytes_of(fit + 1)
-    assert capacity.fused_fit(whole, 32) == 4
-    assert capacity.fused_fit(adapters, 32) > 3
-
-
-def test_what_is_not_known_is_not_fused(tmp_path):
-    assert capacity.fused_fit(replace(gpu(80), model=HubModel(name=str(tmp_path))), 32) == 1
-    assert capacity.fused_fit(gpu(2), 32) == 1
-    assert capacity.fused_fit(demo("executor.address=auto"), 32) == 1
-
-
-def test_more_in_one_pass_than_the_machine_holds_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(capacity, "memory_here", lambda: 4e9)
-    fit = capacity.fused_fit(demo("executor.workers=1"), 32)
-    assert capacity.problems(demo("executor.workers=1", f"executor.fused={fit}"), 32) == []
-    assert capacity.problems(demo("executor.workers=1", f"executor.fused={fit + 1}"), 32) == [
-        f"executor.fused: {fit + 1} trials in one pass do not fit into the 4.0 GB of this machine; set executor.fused={fit}."
-    ]
-    assert capacity.problems(demo("executor.workers=1", "executor.fused=null"), 32) == []
-    assert capacity.problems(demo("executor.fused=99", "executor.address=auto"), 32) == []
-
-
-def test_planning_takes_no_torch():
-    code = "import sys, posweep.memory, posweep.capacity; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
