@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from posweep.artifacts.shared import prepare
@@ -14,7 +12,6 @@ from posweep.trial.course import Course
 from posweep.trial.training import train
 
 pytest.importorskip("trl")
-RACE = Path(__file__).parents[2] / "benchmarks" / "race"
 
 RACED = (11, 23, 35)
 """The last trial of each method: with the highest learning rate rounding grows fastest, and another order tells most."""

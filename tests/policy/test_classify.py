@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from posweep.errors import PosweepError, PreflightError
 from posweep.policy.classify import Classifier, open_classifier, padding
 from posweep.policy.fit import Row, chat, fit, pair
+from posweep.policy.operations import _Light
 from posweep.records import Message
 from posweep.settings import RewardModelSettings
 
@@ -146,6 +147,11 @@ def test_bfloat16_scores_about_alike(folders):
     texts = rows()
     assert classifier.model.dtype == torch.bfloat16
     assert classifier.logits(texts) == pytest.approx(opened(folder).logits(texts), abs=0.1)
+
+
+def test_a_judge_computes_as_policies_do(folders):
+    """Else its last digits would depend on which policies of its architecture the process has opened."""
+    assert any(isinstance(module, _Light) for module in opened(folders("llama")).model.modules())
 
 
 # --- prompts and responses in tokens

@@ -14,7 +14,8 @@ def keep_memory() -> bool:
     """Have glibc give no memory back to the system; whether there is a glibc.
 
     As it comes it returns large blocks as soon as they are free. The system hands them out again page by page, each of
-    them zeroed first: at hidden size 128 that were 30,000 to 45,000 pages a step (benchmarks/RESULTS.md). No number changes.
+    them zeroed first: at hidden size 128 that were 38,000 pages a step, and are 2,000 (benchmarks/RESULTS.md). No
+    number changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,8 +1,8 @@
 """Two operations of a transformer with gradients of their own: RMSNorm, and the rotation of queries and keys.
 
-Of transformers' lines autograd makes some ten operations each, every one of which writes an array and keeps another. On a
-CPU these are a tenth of a small model's step (benchmarks/RESULTS.md). What a model's own lines do is asked of them first;
-where that is something else, such as Gemma's 1 + w, they stay. Rounding only, and in float32 only.
+Of transformers' lines autograd makes several operations each, every one of which writes an array and keeps another. On a
+CPU each of the two makes a small model's step 3 to 4 % longer (benchmarks/RESULTS.md). What a model's own lines do is
+asked of them first; where that is something else, such as Gemma's 1 + w, they stay. Rounding only, and in float32 only.
 """
 
 from __future__ import annotations
