@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from posweep.errors import ConfigError, PosweepError
+from posweep.proxies import bypass_loopback
 
 # Telemetry is off by name, before any of these is imported.
 os.environ.update(
@@ -48,6 +49,7 @@ def interrupt(*_: object) -> None:
 def run(argv: Sequence[str]) -> int:
     """Take the verb off the arguments and do it."""
     _strip_verb_from_completion()
+    bypass_loopback()  # before any client or worker is made
     verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("launch", list(argv))
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in rest):
         from posweep.config import show

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from posweep.errors import PreflightError, first_line
 from posweep.fields import scoped
+from posweep.proxies import proxy_problems
 
 Kind = Literal["model", "dataset"]
 TIMEOUT = 5.0
@@ -82,7 +83,9 @@ def commit(settings: Any, kind: Kind, place: str) -> str:
         reason = f"the hub does not answer: {first_line(error)}"
     cached = _cached_commit(settings.name, settings.revision, kind)
     if cached is None:
-        raise PreflightError(_not_found(settings, kind, place, f"{reason}, and its cache does not hold it"))
+        raise PreflightError(
+            _proxy_problems() or _not_found(settings, kind, place, f"{reason}, and its cache does not hold it")
+        )
     return cached
 
 
@@ -100,7 +103,9 @@ def fetch(settings: Any, kind: Kind, place: str, patterns: list[str] | None = No
             _snapshot(settings, kind, allow_patterns=PICKLED)
         return folder
     except Exception as error:
-        raise PreflightError(_not_found(settings, kind, place, first_line(error))) from None
+        answered = getattr(error, "response", None) is not None
+        in_between = [] if answered else _proxy_problems()
+        raise PreflightError(in_between or _not_found(settings, kind, place, first_line(error))) from None
 
 
 def weight_problems(settings: Any, folder: Path, place: str) -> list[str]:
@@ -133,6 +138,13 @@ def folder(settings: Any, kind: Kind, place: str) -> Path:
     except Exception:
         return fetch(settings, kind, place)
     return fetch(settings, kind, place) if kind == "model" and weight_problems(settings, found, place) else found
+
+
+def _proxy_problems() -> list[str]:
+    """What of the environment's proxies keeps the hub from being asked; nothing where it is not asked."""
+    from huggingface_hub import constants
+
+    return [] if constants.HF_HUB_OFFLINE else proxy_problems(constants.ENDPOINT, "httpx")
 
 
 def _snapshot(settings: Any, kind: Kind, **options: Any) -> Path:

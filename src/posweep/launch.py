@@ -27,7 +27,7 @@ from posweep.folder import (
     take_over,
 )
 from posweep.identity import identity_of, ownership_problems, write_plan
-from posweep.judges import judge_counters
+from posweep.judges import judge_counters, judge_notices
 from posweep.ledger import Ledger, write_atomically, write_text_atomically
 from posweep.mirror import NoMirror, driver_mirror
 from posweep.plan import Plan, make_plan, shared_fingerprints
@@ -82,7 +82,7 @@ def launch(
         wanted = _wanted(plan, ledger, train, failed_only)
         held = _held(recorder, say)
         damaged = clear_damaged(folder)
-        for sentence in (*damaged, *_write_down(folder, plan, composed, configuration)):
+        for sentence in (*judge_notices(configuration), *damaged, *_write_down(folder, plan, composed, configuration)):
             say(sentence)
         missing = _missing(plan, ledger, search, held, mirror, recorder)
         chosen = [key for key in missing if wanted(recorder.plan.of(key))]

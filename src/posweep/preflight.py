@@ -47,7 +47,7 @@ def ready(
         problems += _weight_problems(configuration)
         problems += judge_problems(configuration)
     if problems:
-        raise PreflightError(problems)
+        raise PreflightError(dict.fromkeys(problems))  # two of them may stumble over the same proxy
     return configuration, loaded.counts if loaded else {}
 
 

@@ -312,7 +312,7 @@ class LlmSettings:
     key_from: str = setting("OPENAI_API_KEY", scope="none")
     instruction: str = ""
     wording: int = setting(1, found=True)  # of the instruction that we bring; raised when its words change
-    temperature: float = number(0.0, at_least=0)
+    temperature: float | None = number(0.0, at_least=0)
     max_tokens: int = number(16, at_least=1)
     opponents: int = number(1, at_least=1)
     concurrency: int = number(8, at_least=1, scope="none")

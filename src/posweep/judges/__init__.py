@@ -96,6 +96,14 @@ def judge_problems(configuration: Configuration) -> list[str]:
     return found
 
 
+def judge_notices(configuration: Configuration) -> list[str]:
+    """What a user should know of judges that the preflight has asked; a sentence each."""
+    from posweep.judges import llm
+
+    llms = {name: judge for name, judge in configuration.judges.items() if isinstance(judge, LlmSettings)}
+    return [notice for name, judge in llms.items() for notice in llm.notices(judge, f"judge.{name}")]
+
+
 def judge_counters(configuration: Configuration, store: Path) -> dict[str, float]:
     """What judges have counted in this sweep so far: `judge/<name>/<what>`."""
     counted: dict[str, float] = {}
@@ -113,6 +121,6 @@ def limits(configuration: Configuration) -> tuple[int, int]:
 
 
 __all__ = [
-    "GoldJudge", "Judge", "PairwiseJudge", "ProxyJudge", "compares", "judge_counters", "judge_problems", "limits",
-    "open_judge", "wins",
+    "GoldJudge", "Judge", "PairwiseJudge", "ProxyJudge", "compares", "judge_counters", "judge_notices", "judge_problems",
+    "limits", "open_judge", "wins",
 ]  # fmt: skip

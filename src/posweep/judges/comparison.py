@@ -7,6 +7,7 @@ import os
 import re
 from urllib.parse import urlsplit
 
+from posweep.proxies import is_loopback
 from posweep.records import Prompt, prompt_text
 from posweep.settings import LlmSettings
 
@@ -31,6 +32,10 @@ Answer with exactly [[A]] if response A is better, [[B]] if response B is better
 """What the judge is told unless `instruction` says otherwise."""
 PLACEHOLDER = re.compile(r"\{(prompt|first|second)\}")
 VERDICT = re.compile(r"\[\[(.*?)\]\]")
+THOUGHT_BEGINS = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|channel\|>analysis", re.IGNORECASE)
+THOUGHT_ENDS = re.compile(
+    r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.IGNORECASE
+)
 VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5}
 CHARACTERS_PER_TOKEN = 4
 
@@ -82,18 +87,23 @@ def _url_problems(url: str, place: str) -> list[str]:
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return [f"{place}.base_url: is no address; it looks like https://HOST/v1."]
+    azure = "; Azure's /openai/v1 asks for no api-version" if "api-version" in parts.query else ""
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         return [
             f"{place}.base_url: must hold no credentials, '?' or '#', which would be recorded with the sweep; put the key "
-            f"into the environment variable that {place}.key_from names."
+            f"into the environment variable that {place}.key_from names{azure}."
+        ]
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        return [
+            f"{place}.base_url: must end before /chat/completions, which is added, got {url!r}; set "
+            f"{place}.base_url={url.rstrip('/').removesuffix('/chat/completions')}."
         ]
     return [] if fits else [f"{place}.base_url: must begin with http:// or https:// and a host, got {url!r}."]
 
 
 def is_local(url: str) -> bool:
     """Whether an endpoint is on this machine."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def key_of(settings: LlmSettings) -> str:
@@ -122,6 +132,10 @@ def instruct(instruction: str, prompt: Prompt, first: str, second: str) -> str:
 
 
 def verdict(text: str) -> float | None:
-    """1 if the first response is better, 0 if the second, ½ for a tie: the last [[…]] of an answer; None without one."""
-    found = VERDICT.findall(text)
+    """1 if the first response is better, 0 if the second, ½ for a tie: the last [[…]] of an answer; None without one.
+
+    What a model thinks before it answers weighs either side and is no answer; a thought may have begun in the prompt.
+    """
+    answer = THOUGHT_BEGINS.split(THOUGHT_ENDS.split(text)[-1])[0]
+    found = VERDICT.findall(answer)
     return VERDICTS.get(found[-1]) if found else None

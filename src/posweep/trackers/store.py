@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from posweep.errors import PreflightError
+from posweep.proxies import proxy_of, proxy_problems
 
 SQLITE = "sqlite:///"
 TIMEOUT = 5
@@ -41,6 +42,8 @@ def store_problems(uri: str) -> list[str]:
             "tracking.uri: must hold no user or password, which would be recorded with the sweep; set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment."
         ]
+    if parts.scheme in ("http", "https") and proxy_of(uri):
+        return proxy_problems(uri, "requests")  # it alone is reached from here
     if parts.scheme in ("http", "https"):
         return _unreachable(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), uri)
     if parts.scheme != "sqlite":
