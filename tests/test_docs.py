@@ -302,6 +302,35 @@ def _refused_key(environment: pytest.MonkeyPatch) -> list[str]:
         return problems(LlmSettings(base_url=endpoint.url, model="judge"), "judge.llm")
 
 
+def _asked(form: str, **changes) -> list[str]:
+    """What is said of an endpoint that takes less than others, or whose answers are cut."""
+    from posweep.judges.llm import notices, problems
+
+    from .judges import endpoint as servers
+
+    with servers.Endpoint() as endpoint:
+        endpoint.form = getattr(servers, form, endpoint.form)
+        endpoint.reply = servers.Reply(body=servers.completion("Let me", "length")) if form == "cut" else None
+        settings = endpoint.settings(**changes)
+        return problems(settings, "judge.llm") or notices(settings, "judge.llm")
+
+
+def _address(url: str) -> list[str]:
+    from posweep.judges.comparison import settings_problems
+    from posweep.settings import LlmSettings
+
+    return settings_problems(LlmSettings(base_url=url, model="judge"), "judge.llm")
+
+
+def _proxy_away(environment: pytest.MonkeyPatch) -> list[str]:
+    from posweep.proxies import proxy_problems
+
+    for name in ("https_proxy", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY"):
+        environment.delenv(name, raising=False)
+    environment.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    return proxy_problems("https://judge.invalid/v1", "httpx")
+
+
 SAID = {
     "model.pad_token": lambda folder, _: _model(folder, pad=None),
     "model.end_token": lambda folder, _: _model(folder, unset=("eos_token",)),
@@ -316,6 +345,10 @@ SAID = {
     "judge.reward_model.template": lambda folder, _: _judge(folder, chat=None),
     "judge.llm.key_from: the": lambda *_: _key_that_is_not_set(),
     "judge.llm.key_from: URL": lambda _, environment: _refused_key(environment),
+    "judge.llm.temperature": lambda *_: _asked("wants_no_temperature"),
+    "judge.llm.max_tokens": lambda *_: _asked("cut"),
+    "judge.llm.base_url": lambda *_: _address("https://judge.invalid/v1/chat/completions"),
+    "HTTPS_PROXY": lambda _, environment: _proxy_away(environment),
 }
 """What brings each sentence of the page about, by how it begins."""
 

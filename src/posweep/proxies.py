@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -43,8 +44,7 @@ class Proxy(NamedTuple):
     @property
     def shown(self) -> str:
         """The value for a sentence, without a user and a password."""
-        scheme, separator, rest = self.value.partition("://")
-        return f"{scheme}{separator}{'…@' if '@' in rest else ''}{rest.rpartition('@')[2]}"
+        return re.sub(r"^([a-z][a-z0-9+.-]*://)?.*@", r"\1…@", self.value, flags=re.IGNORECASE)
 
 
 def is_loopback(host: str) -> bool:

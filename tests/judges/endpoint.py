@@ -61,6 +61,32 @@ def completion(text: str, finish_reason: str = "stop") -> dict[str, Any]:
     }  # fmt: skip
 
 
+def wants_the_new_limit(body: Mapping[str, Any]) -> str:
+    """Newer models of Azure: `max_completion_tokens` alone."""
+    if "max_tokens" not in body:
+        return ""
+    return "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+
+def wants_temperature_one(body: Mapping[str, Any]) -> str:
+    """Models that are drawn at 1."""
+    if body.get("temperature", 1) == 1:
+        return ""
+    return (
+        "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+    )
+
+
+def wants_no_temperature(body: Mapping[str, Any]) -> str:
+    """Models that decide for themselves."""
+    return "`temperature` is deprecated for this model." if "temperature" in body else ""
+
+
+def wants_both(body: Mapping[str, Any]) -> str:
+    """One thing after the other, as the models that reason before they answer."""
+    return wants_the_new_limit(body) or wants_temperature_one(body)
+
+
 class Endpoint:
     """A server on a port of its own; everything may be changed while it runs.
 
@@ -71,6 +97,7 @@ class Endpoint:
         seconds: what every verdict takes.
         key: where not None, the only key that is let in; a refusal repeats the key that was sent.
         model: the only model there is.
+        form: what is wrong with a request's parameters, in the endpoint's words; empty where it takes them.
         instruction: how texts are found in a call.
         calls: requests so far, refused ones included.
         judged: prompt, first and second of every comparison answered, in the order of answers.
@@ -84,6 +111,7 @@ class Endpoint:
         self.script: list[Reply] = []
         self.reply: Reply | None = None
         self.model = "judge"
+        self.form: Callable[[Mapping[str, Any]], str] = lambda body: ""
         self.instruction = INSTRUCTION
         self.calls = self.most_at_once = self._open = 0
         self.judged: list[tuple[str, str, str]] = []
@@ -130,7 +158,8 @@ class Endpoint:
             return refusal(401, f"Incorrect API key provided: {key.removeprefix('Bearer ')}")
         if path != "/v1/chat/completions" or body["model"] != self.model:
             return refusal(404, f"The model {body['model']} does not exist", "model_not_found")
-        return None
+        said = self.form(body)
+        return refusal(400, said, "unsupported_parameter") if said else None
 
     def _judgement(self, content: str) -> Reply:
         texts = _texts(self.instruction, content)

@@ -15,18 +15,39 @@ import numpy as np
 import pytest
 
 from posweep.errors import JudgeUnavailable
-from posweep.judges import PairwiseJudge
+from posweep.judges import PairwiseJudge, llm
 from posweep.judges.comparison import INSTRUCTION, instruct, planned, settings_problems, verdict
-from posweep.judges.llm import ASKS, REFUSED, LlmJudge, problems
+from posweep.judges.llm import ASKS, REFUSED, LlmJudge, notices, problems
 from posweep.records import Message
 from posweep.settings import LlmSettings
 
-from .endpoint import Endpoint, Reply, always, completion, limited, longer, refusal
+from .endpoint import (
+    Endpoint,
+    Reply,
+    always,
+    completion,
+    limited,
+    longer,
+    refusal,
+    wants_both,
+    wants_no_temperature,
+    wants_temperature_one,
+    wants_the_new_limit,
+)
 
 KEY = "very-secret-0123456789"
 WAIT = 0.02
 """Seconds that the endpoint asks for with Retry-After, so that no test waits for openai's own half second."""
 PAIR = (["q"], ["a long answer"], ["short"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_learned(monkeypatch):
+    """What an endpoint of another test took says nothing of one that happens to get its port; no proxies."""
+    monkeypatch.setattr(llm, "_forms", {})
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture
@@ -150,6 +171,9 @@ def test_it_runs_in_threads_in_loops_and_after_pickling(endpoint):
     ("text", "found"),
     {
         "[[A]]": 1.0, "[[B]]": 0.0, "[[C]]": 0.5, "Both fine.\n[[C]]\n": 0.5, "not [[A]] but [[B]]": 0.0,
+        "<think>[[A]] or rather</think>\n[[B]]": 0.0, "So [[A]].</think>[[C]]": 0.5, "<think>[[A]]</think>": None,
+        "<think>first [[A]], then": None, "[THINK][[A]][/THINK][[B]]": 0.0, "<Thinking>[[A]]</Thinking> [[B]]": 0.0,
+        "<|channel|>analysis<|message|>[[A]]<|end|><|channel|>final<|message|>[[B]]": 0.0,
         "[[A]] or [[?]]": None, "": None, "A": None, "[A]": None, "[[a]]": None, "[[AB]]": None, "[[ A ]]": None,
     }.items(),
 )  # fmt: skip
@@ -195,6 +219,141 @@ def test_an_endpoint_that_refuses_every_text_is_away(endpoint):
     endpoint.reply = refusal(400, "temperature must be 1")
     with pytest.raises(JudgeUnavailable, match=r"does not answer as asked \(Error code: 400 - temperature must be 1\)"):
         LlmJudge(endpoint.settings()).compare(*PAIR)
+
+
+# --- what an endpoint takes
+
+
+FORMS = {
+    wants_the_new_limit: ({"max_completion_tokens", "temperature"}, 1),
+    wants_temperature_one: ({"max_tokens"}, 1),
+    wants_no_temperature: ({"max_tokens"}, 1),
+    wants_both: ({"max_completion_tokens"}, 2),
+}
+"""What each endpoint is sent besides model and messages when all is learned, and after how many refusals of a probe."""
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_the_preflight_learns_what_the_endpoint_takes_and_no_call_is_refused_again(endpoint, form):
+    endpoint.form, (sent, refused) = form, FORMS[form]
+    assert problems(endpoint.settings(), "judge.llm") == []
+    assert endpoint.calls == 1 + refused
+    values, costs = counted(LlmJudge(endpoint.settings()), ["p"] * 4, ["long"] * 4, ["x"] * 4)
+    assert (values.tolist(), costs["calls"], endpoint.calls) == ([1.0] * 4, 8, 1 + refused + 8)
+    assert {frozenset(body) - {"model", "messages"} for body in endpoint.bodies[1 + refused :]} == {frozenset(sent)}
+    assert costs.get("temperature_left_out", 0) == (0 if "temperature" in sent else 8)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_calls_that_are_under_way_learn_it_once_for_all(endpoint, form):
+    endpoint.form, endpoint.seconds, (_, refused) = form, 0.01, FORMS[form]
+    values, costs = counted(LlmJudge(endpoint.settings(concurrency=4)), ["p"] * 20, ["long"] * 20, ["x"] * 20)
+    assert values.tolist() == [1.0] * 20
+    assert "refused" not in costs
+    assert endpoint.calls <= 4 + (1 + refused) + 40  # first calls, one probe in each form, and each order once
+
+
+def test_a_temperature_that_is_left_out_is_said(endpoint):
+    endpoint.form = wants_temperature_one
+    assert notices(endpoint.settings(), "judge.llm") == []
+    problems(endpoint.settings(), "judge.llm")
+    [said] = notices(endpoint.settings(), "judge.llm")
+    assert said.startswith(
+        f"judge.llm.temperature: {endpoint.url} refuses 0 (Unsupported value: 'temperature' does not"
+    )
+    assert "judge.llm.temperature=null" in said
+    assert notices(endpoint.settings(temperature=1.0), "judge.llm") == []
+
+
+def test_null_sends_no_temperature_and_there_is_nothing_to_say(endpoint):
+    endpoint.form = wants_no_temperature
+    settings = endpoint.settings(temperature=None)
+    assert (problems(settings, "judge.llm"), notices(settings, "judge.llm"), endpoint.calls) == ([], [], 1)
+    _, costs = counted(LlmJudge(settings), *PAIR)
+    assert "temperature_left_out" not in costs
+    assert all("temperature" not in body for body in endpoint.bodies)
+
+
+def test_a_temperature_of_null_has_a_key_of_its_own_and_others_keep_theirs():
+    from posweep.fields import fingerprint
+    from posweep.hub import identity
+
+    keys = [fingerprint(identity(LlmSettings(model="m", temperature=t))) for t in (0.0, 1.0, None)]
+    assert len(set(keys)) == 3
+    assert keys[0] == "083a70bae2c1e50f"
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        ({"error": {"message": "Bad value", "param": "temperature"}}, {"max_tokens"}),
+        ({"detail": [{"loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}]},
+         {"max_completion_tokens", "temperature"}),
+        ({"object": "error", "message": "temperature: must be > 0"}, {"max_tokens"}),
+    ],
+)  # fmt: skip
+def test_refusals_are_read_in_the_shapes_that_servers_have(endpoint, body, sent):
+    endpoint.script = [Reply(422, body)]
+    assert problems(endpoint.settings(), "judge.llm") == []
+    assert set(endpoint.bodies[-1]) - {"model", "messages"} == sent
+
+
+@pytest.mark.parametrize(
+    ("said", "setting"),
+    [
+        ("max_tokens is too large: 99. This model supports at most 8", "judge.llm.max_tokens"),
+        ("invalid temperature", "judge.llm.temperature"),
+        ("no such thing", "judge.llm"),
+    ],
+)
+def test_a_refusal_that_no_form_mends_names_its_setting(endpoint, said, setting):
+    endpoint.reply = refusal(400, said)
+    [sentence] = problems(endpoint.settings(), "judge.llm")
+    assert sentence.startswith(f"{setting}: {endpoint.url} does not answer as asked (Error code: 400 - {said})")
+    assert llm._forms == {}
+
+
+def test_a_long_text_that_is_refused_teaches_nothing(endpoint):
+    endpoint.script = [refusal(400, "'max_tokens' or 'max_completion_tokens' is too large: the context is 8 tokens")]
+    _, costs = counted(LlmJudge(endpoint.settings(concurrency=1)), *PAIR)
+    assert costs["refused"] == 1
+    assert all("max_tokens" in body for body in endpoint.bodies)
+
+
+def test_an_error_with_status_200_is_read(endpoint):
+    endpoint.reply = Reply(body={"error": {"message": "no credits left", "code": 402}})
+    [said] = problems(endpoint.settings(), "judge.llm")
+    assert "answers, but with no chat completion (no credits left);" in said
+
+
+def test_a_message_in_parts_is_its_text(endpoint):
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "[[A]]"}]}, {"type": "text", "text": "[[B]]"}]
+    endpoint.reply = Reply(body=completion(parts))
+    _, costs = counted(LlmJudge(endpoint.settings()), *PAIR)
+    assert costs["second_wins"] == 2
+
+
+@pytest.mark.parametrize(("text", "reason", "setting"), [("", "stop", "model"), (None, "length", "max_tokens")])
+def test_an_empty_answer_is_said_before_anything_is_trained(endpoint, text, reason, setting):
+    endpoint.reply = Reply(body=completion(text, reason))
+    [said] = problems(endpoint.settings(), "judge.llm")
+    assert said.startswith(f"judge.llm.{setting}: ")
+    assert "raise judge.llm.max_tokens" in said
+
+
+def test_answers_that_end_too_early_are_counted(endpoint):
+    endpoint.reply = Reply(body=completion("<think>[[A]]", "length"))
+    values, costs = counted(LlmJudge(endpoint.settings()), *PAIR)
+    assert (values.tolist(), costs["unfinished"], costs["undecided"]) == ([0.5], 2 * ASKS, 2)
+
+
+def test_an_endpoint_that_has_moved(endpoint):
+    with Endpoint() as old:
+        old.reply = Reply(307, "", {"Location": f"{endpoint.url}/v2/chat/completions?token=hush"})
+        [said] = problems(old.settings(), "judge.llm")
+    assert said == (
+        f"judge.llm.base_url: {old.url} redirects to {endpoint.url}/v2 (404); set judge.llm.base_url to where it is."
+    )
 
 
 # --- waiting
@@ -366,6 +525,9 @@ def test_a_rate_limit_is_no_reason_not_to_train(endpoint):
         ("http://host:hush/v1", "is no address"),
         ("localhost:8000/v1", "must begin with http:// or https:// and a host, got 'localhost:8000/v1'"),
         ("", "must begin with http:// or https://"),
+        ("https://x.example/v1?api-version=hush", "must hold no credentials, '?' or '#'"),
+        ("https://host/v1/chat/completions", "must end before /chat/completions, which is added"),
+        ("https://host/v1/chat/completions/", "must end before /chat/completions, which is added"),
     ],
 )
 def test_an_address_that_is_none_is_refused_and_never_called(url, said):
@@ -375,6 +537,13 @@ def test_an_address_that_is_none_is_refused_and_never_called(url, said):
     assert "hush" not in found
     with pytest.raises(JudgeUnavailable, match="base_url"):
         LlmJudge(settings).compare(*PAIR)
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize("begin", ["http", "HTTP"])
+def test_an_address_may_be_written_in_several_ways(endpoint, begin, end):
+    settings = endpoint.settings(base_url=f"{begin}{endpoint.url.removeprefix('http')}{end}")
+    assert LlmJudge(settings).compare(*PAIR).tolist() == [1.0]
 
 
 def test_a_key_in_the_place_of_its_variable_is_not_repeated():

@@ -160,8 +160,8 @@ class LlmJudge:
         verdict), `undecided` (orders given up as a tie), `refused` (orders whose texts the endpoint does not take: a
         tie), `same` (equal texts: a tie, not asked), `prompt_tokens`, `completion_tokens`, `consistent` (comparisons
         whose orders agree), `first_wins` and `second_wins` (orders won by the place), `unfinished` (of the malformed:
-        those that ended at `max_tokens`), `temperature_left_out` (calls without the temperature that is set, since the
-        endpoint refuses it).
+        those that ended at the longest verdict), `temperature_left_out` (calls without the temperature that is set, since
+        the endpoint refuses it).
 
         Raises:
             JudgeUnavailable: the endpoint refuses, or does not answer for good; what it has answered is handed over.
