@@ -418,6 +418,29 @@ def test_after_a_failure_what_is_under_way_ends_and_nothing_is_begun(endpoint):
     assert endpoint.calls == 1 + 3 * 2
 
 
+def test_an_endpoint_that_asks_to_wait_an_hour_is_away(endpoint):
+    endpoint.reply = limited(3600)
+    [said] = problems(endpoint.settings(), "judge.llm")
+    assert said.startswith(f"judge.llm.base_url: {endpoint.url} asks to wait 3600 s (Error code: 429 - slow down)")
+    with pytest.raises(JudgeUnavailable, match="asks to wait 3600 s"):
+        LlmJudge(endpoint.settings()).compare(*PAIR)
+    assert endpoint.calls == 2
+
+
+# --- certificates
+
+
+def test_certificates_that_cannot_be_read_are_named_where_they_are_needed(endpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    assert problems(endpoint.settings(), "judge.llm") == []
+    for url in ("https://127.0.0.1:1/v1", "http://judge.invalid/v1"):
+        settings = LlmSettings(base_url=url, model="judge", key_from="")
+        [said] = problems(settings, "judge.llm")
+        assert said.startswith(f"SSL_CERT_FILE: {tmp_path}/none.pem holds no certificates that can be read (")
+        with pytest.raises(JudgeUnavailable, match="SSL_CERT_FILE"):
+            LlmJudge(settings).compare(*PAIR)
+
+
 # --- the key
 
 

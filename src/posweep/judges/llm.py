@@ -282,7 +282,11 @@ class _Endpoint:
     async def problems(self) -> list[str]:
         """What one short call shows."""
         answer = await self._probe(_form(self.settings))
-        if _status(answer) == 429 and getattr(answer, "code", None) != "insufficient_quota":
+        if (
+            _status(answer) == 429
+            and getattr(answer, "code", None) != "insufficient_quota"
+            and _asked_to_wait(answer) <= LONGEST_WAIT
+        ):
             return []  # it is there, knows the key, and is waited for when it matters
         if isinstance(answer, Exception):
             return [self._sentence(answer)]
@@ -386,6 +390,11 @@ class _Endpoint:
                     f"{place}.model: {s.base_url} has no chat model {s.model!r} (404); see {place}.model and "
                     f"{place}.base_url."
                 )
+            case 429 if (seconds := _asked_to_wait(error)) > LONGEST_WAIT:
+                return (
+                    f"{place}.base_url: {s.base_url} asks to wait {seconds:g} s ({words}), and no call waits longer than "
+                    f"{LONGEST_WAIT:g} s; run again later, or name another endpoint."
+                )
             case 429:
                 return (
                     f"{place}.attempts: {s.base_url} limits the rate for longer than {s.attempts} attempts ({words}); lower "
@@ -454,6 +463,15 @@ def _refusal(answer: _Answer | Exception) -> str:
     return f"{param}: {words}" if param and param not in words else words
 
 
+def _asked_to_wait(answer: _Answer | Exception) -> float:
+    """The seconds of a refusal's Retry-After; 0 without one, or where it is a date."""
+    response = getattr(answer, "response", None)
+    try:
+        return float(response.headers.get("retry-after", 0)) if response is not None else 0.0
+    except ValueError:
+        return 0.0
+
+
 def _redirected(response: Any) -> str:
     """Where a request ended that the endpoint sent on; empty where it did not."""
     if not getattr(response, "history", None):
@@ -462,10 +480,10 @@ def _redirected(response: Any) -> str:
 
 
 def _certificates(url: str) -> ssl.SSLContext | None:
-    """The authorities that the environment names for an address with TLS; None where it names none."""
+    """The authorities that the environment names; None where it names none, or where this machine is asked without TLS."""
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    if not (file or folder) or urlsplit(url).scheme != "https":
-        return None
+    if not (file or folder) or (is_local(url) and urlsplit(url).scheme == "http"):
+        return None  # of an address elsewhere the client reads them in any case
     return ssl.create_default_context(cafile=file or None, capath=folder or None)
 
 
