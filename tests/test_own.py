@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .judges.endpoint import Endpoint, longer
+from .judges.endpoint import Endpoint, longer, wants_both
 from .judges.models import judge_folder
 from .policy.families import make_model
 
@@ -79,7 +79,14 @@ def ran(tmp_path_factory):
     import os
 
     with Endpoint(longer, key=KEY) as endpoint:
-        env = {**os.environ, "OPENAI_API_KEY": KEY}
+        endpoint.form = wants_both  # as newer models of OpenAI
+        # proxies that nothing of this may be asked through: models are folders, and the endpoint is on this machine
+        env = {
+            **os.environ,
+            "OPENAI_API_KEY": KEY,
+            "ALL_PROXY": "socks5://127.0.0.1:9",
+            "http_proxy": "http://127.0.0.1:9",
+        }
         printed = []
         for arguments in commands({**names, "URL": endpoint.url}):
             if arguments[0] == "export":
@@ -117,6 +124,16 @@ def test_judging_again_trains_nothing_and_asks_in_both_orders(ran):
         assert 0 <= measures["iid/llm/win_rate_vs_sft"] <= 1
         assert "iid/llm/mean_score" not in measures
         assert "iid/mean_score" in measures
+
+
+def test_a_temperature_that_the_endpoint_refuses_is_said_once_and_counted(ran):
+    folder, (*_, judged, _), endpoint, _ = ran
+    said = [line for line in judged.stdout.splitlines() if line.startswith("judge.llm.temperature: ")]
+    assert len(said) == 1
+    assert f"{endpoint.url} refuses 0 (Unsupported value: 'temperature'" in said[0]
+    facts = json.loads((folder / "outputs" / "own" / "sweep.json").read_text())["facts"]
+    assert 0.9 * facts["judge/llm/calls"] < facts["judge/llm/temperature_left_out"] <= facts["judge/llm/calls"]
+    assert "temperature left out" in (folder / "outputs" / "own" / "report" / "report.html").read_text()
 
 
 def test_the_key_is_written_nowhere(ran):
