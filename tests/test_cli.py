@@ -28,6 +28,7 @@ def posweep(tmp_path, monkeypatch, capsys):
         raise AssertionError("something was started")
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     for name in ("posweep.trackers.mlflow.MlflowTracker.open", "posweep.artifacts.shared.prepare"):
         monkeypatch.setattr(name, started)
 
@@ -46,7 +47,7 @@ def key_of_a_trial() -> str:
     return make_plan(configure(["sweep=smoke"])).trials[0].key
 
 
-NO_GPU = "executor.trial_resources.gpu: each trial asks for 99 GPU"
+NO_GPU = "executor.trial_resources.gpu: each trial asks for 1 GPU and this machine has 0"
 MISTAKES = {
     "no sweep": ("", "sweep: none named; add sweep=NAME, one of "),
     "unknown sweep": ("sweep=smok", "sweep=smok: no such sweep; there are "),
@@ -74,8 +75,11 @@ MISTAKES = {
     "multirun, long": ("sweep=smoke --multirun", "-m: posweep has no multirun"),
     "no data named": ("sweep=alpaca_small", "data.path: names no folder; set data.path=FOLDER"),
     "missing data file": ("sweep=alpaca_small data.path=/nowhere", "data.path: /nowhere has no train.jsonl, iid.jsonl"),
-    "more GPUs than there are": ("sweep=smoke executor.trial_resources.gpu=99", NO_GPU),
-    "GPUs here and now": ("sweep=smoke executor=local executor.trial_resources.gpu=99", NO_GPU),
+    "more GPUs than there are": ("sweep=smoke executor.trial_resources.gpu=1", NO_GPU),
+    "GPUs here and now": ("sweep=smoke executor=local executor.trial_resources.gpu=1", NO_GPU),
+    "more GPUs than a trial uses": (
+        "plan sweep=smoke executor.trial_resources.gpu=1.5", "executor.trial_resources.gpu: a trial computes on one GPU, ",
+    ),
     "more cores than there are": (
         "sweep=smoke executor.trial_resources.cpu=9999", "executor.trial_resources.cpu: each trial asks for 9999 cores",
     ),
@@ -105,7 +109,7 @@ MISTAKES = {
     ),
     "trial without a key": ("trial sweep=smoke", "key: name one trial with key=KEY"),
     "trial that is none": ("trial sweep=smoke key=zz", "key=zz: no trials of sweep smoke begin with it; keys look like "),
-    "trial without its GPU": ("trial sweep=smoke key=KEY executor.trial_resources.gpu=99", NO_GPU),
+    "trial without its GPU": ("trial sweep=smoke key=KEY executor.trial_resources.gpu=1", NO_GPU),
     "nothing to report": ("report sweep=smoke", "sweep=smoke: nothing is recorded at sqlite:///mlflow.db; run posweep"),
     "report of a dead server": (
         "report sweep=smoke tracking.uri=http://127.0.0.1:9",
@@ -128,7 +132,7 @@ def test_a_mistake_is_a_sentence_and_leaves_nothing_behind(posweep, tmp_path, co
 
 
 def test_all_obstacles_come_at_once(posweep, tmp_path):
-    ran = posweep("sweep=smoke", "train.batch_size=999", "tracking.uri=ftp://x", "executor.trial_resources.gpu=99")
+    ran = posweep("sweep=smoke", "train.batch_size=999", "tracking.uri=ftp://x", "executor.trial_resources.gpu=1")
     assert [line.partition(":")[0] for line in ran.err.splitlines()] == [
         "train.batch_size", "tracking.uri", "executor.trial_resources.gpu",
     ]  # fmt: skip

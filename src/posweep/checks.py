@@ -105,6 +105,11 @@ def _executor(settings: ExecutorSettings, methods: Iterable[str], problems: list
         for name, asked in own.items()
         if (asked.gpu > 0) != (all_of_them.gpu > 0)
     ]
+    problems += [
+        f"{request}.gpu: a trial computes on one GPU, so that the others would idle; set it to 1 or less, got {asked.gpu:g}."
+        for request, asked in settings.requests.items()
+        if asked.gpu > 1
+    ]
     if settings.storage is not None:
         from posweep.storage import setting_problems
 

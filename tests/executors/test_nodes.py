@@ -165,6 +165,22 @@ def test_every_method_is_looked_at_before_anything_starts(kind, monkeypatch):
     )
 
 
+def test_no_trial_may_ask_for_a_gpu_that_would_idle():
+    """Neither by the sweep's request nor by a method's; a share, and a whole one, are fine."""
+    own = [
+        "executor.trial_resources.gpu=4",
+        "+executor.method_resources.dpo.gpu=1.5",
+        "+executor.method_resources.simpo.gpu=1",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        configure(["sweep=smoke", *own])
+    assert list(caught.value.problems) == [
+        f"executor.{request}.gpu: a trial computes on one GPU, so that the others would idle; set it to 1 or less, "
+        f"got {gpu}."
+        for request, gpu in (("trial_resources", "4"), ("method_resources.dpo", "1.5"))
+    ]
+
+
 def test_methods_must_agree_on_the_device_and_be_methods():
     own = ["+executor.method_resources.dpo.gpu=1", "+executor.method_resources.dpoo.cpu=1"]
     with pytest.raises(ConfigError) as caught:
