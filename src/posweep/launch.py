@@ -200,11 +200,12 @@ def _run(
 ) -> None:  # fmt: skip
     """Make the artifacts, then run the trials under the eyes of the progress display."""
     ledger, folder, plan = recorder.ledger, mirror.folder, recorder.plan
-    found = shared_fingerprints(configuration) if configuration.executor.storage else None
+    settings = configuration.executor
+    found = shared_fingerprints(configuration) if settings.storage or settings.address else None
     with Progress(plan.trials, ledger.finished(plan), configuration.sweep.primary_metric) as progress:
-        if why := _make_artifacts(configuration, mirror, progress, counts):
-            configuration = _one_by_one(configuration, why, progress.say)
         work = Work(configuration, folder, {spec.key: spec for spec in plan}, found, driver)
+        if why := _make_artifacts(configuration, mirror, progress, counts, executor, work):
+            work = dataclasses.replace(work, configuration=_one_by_one(configuration, why, progress.say))
         recorder.describe()
         progress.start(f"sweep {configuration.sweep.name}")
 
@@ -261,37 +262,24 @@ def _say_what_is_left(name: str, trials: int, missing: int, left: int, train: bo
 
 
 def _make_artifacts(
-    configuration: Configuration, mirror: NoMirror, progress: Progress, counts: Mapping[str, int]
-) -> str:
+    configuration: Configuration, mirror: NoMirror, progress: Progress, counts: Mapping[str, int], executor: Executor,
+    work: Work,
+) -> str:  # fmt: skip
     """Everything trials share, before the first of them; and what the sweep as a whole has to say.
 
     Returns:
         Why trials cannot share passes that they are to share; empty where they can.
     """
-    from posweep.artifacts.shared import prepare, release
-    from posweep.artifacts.store import MADE, Store
-    from posweep.policy.stack import obstacle
-    from posweep.trial import baseline_measures, opponents
-
-    seen: set[str] = set()
     folder = mirror.folder
-
-    def say(kind: str) -> None:
-        if kind not in seen:
-            seen.add(kind)
-            progress.say(f"making {MADE[kind]} …")
-
-    shared = prepare(configuration, Store(folder / "artifacts", say, mirror), configuration.device)
-    parameters = sum(p.numel() for p in shared.policy.model.parameters())
+    summary = executor.make_artifacts(
+        dataclasses.replace(work, specs={}), progress.say
+    )  # which the trials are is no matter
     data_facts = {f"data/{name}": count for name, count in counts.items()}
-    facts = {**sweep_facts(configuration, parameters), **data_facts, **shared.facts}
-    header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, baseline_measures(shared), facts)
-    write_atomically(folder / OPPONENTS, [row.to_json() for row in opponents(shared)])
+    facts = {**sweep_facts(configuration, summary.parameters), **data_facts, **summary.facts}
+    header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, summary.baseline, facts)
+    write_atomically(folder / OPPONENTS, [row.to_json() for row in summary.opponents])
     write_atomically(folder / HEADER, header.to_json())
-    why = obstacle(shared.policy) if configuration.executor.fused != 1 else ""
-    del shared
-    release()  # workers need the GPU that this process used
-    return why
+    return summary.obstacle
 
 
 def _one_by_one(configuration: Configuration, why: str, say: Callable[[str], None]) -> Configuration:

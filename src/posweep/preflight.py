@@ -191,6 +191,11 @@ def _of_each_shape(loaded: Preferences) -> list[Prompt]:
     return list(shapes.values())
 
 
+def _device_here(configuration: Configuration) -> str:
+    """What this machine is asked about: of a cluster it need not have the GPU that its nodes have."""
+    return "cpu" if configuration.executor.address else configuration.device
+
+
 def _model_problems(configuration: Configuration, asked: list[Prompt]) -> list[str]:
     """A model by its name: everything but its weights.
 
@@ -204,7 +209,7 @@ def _model_problems(configuration: Configuration, asked: list[Prompt]) -> list[s
 
     try:
         folder = hub.fetch(model, "model", "model", hub.SMALL)
-        problems = pretrained.problems(model, folder, sum(limits(configuration)), configuration.device)
+        problems = pretrained.problems(model, folder, sum(limits(configuration)), _device_here(configuration))
         return problems or pretrained.prompt_problems(model, folder, asked)
     except PreflightError as error:
         return list(error.problems)

@@ -90,18 +90,19 @@ class Shared:
 
 def prepare(
     configuration: Configuration, store: Store, device: str = "cpu", measured: bool = True,
-    fingerprints: Mapping[str, Any] | None = None,
+    fingerprints: Mapping[str, Any] | None = None, preferences: Preferences | None = None,
 ) -> Shared:  # fmt: skip
     """Make what is missing, then read everything; the numbers are the same whether it was there or not.
 
     Args:
         measured: whether policies are to be measured; if not, evaluation sets and judges are left out.
         fingerprints: what `shared_fingerprints` found on another machine; None computes them.
+        preferences: the data as another machine read it; None reads it when something has to be made from it.
     """
     keep_memory()
     with threads(configuration.train.threads):
         found = fingerprints or shared_fingerprints(configuration)
-        return _Preparation(configuration, store, device, measured, found).shared()
+        return _Preparation(configuration, store, device, measured, found, preferences).shared()
 
 
 def release() -> None:
@@ -115,12 +116,13 @@ class _Preparation:
     """The order in which artifacts are made; each names what determines it."""
 
     def __init__(
-        self, configuration: Configuration, store: Store, device: str, measured: bool, fingerprints: Mapping[str, Any]
-    ):
+        self, configuration: Configuration, store: Store, device: str, measured: bool, fingerprints: Mapping[str, Any],
+        preferences: Preferences | None = None,
+    ):  # fmt: skip
         self.configuration, self.store, self.device = configuration, store, device
         self.judged = configuration.judges if measured else {}
         self.sets = configuration.sets if measured else ()
-        self.fingerprints = fingerprints
+        self.fingerprints, self.preferences = fingerprints, preferences
 
     @cached_property
     def needs(self) -> set[Need]:
@@ -130,7 +132,7 @@ class _Preparation:
     @cached_property
     def data(self) -> Preferences:
         """Read or generated only when something has to be made from it."""
-        return data.load(self.configuration.data, self.configuration.evaluation.sources)
+        return self.preferences or data.load(self.configuration.data, self.configuration.evaluation.sources)
 
     @cached_property
     def base(self) -> dict[str, Any]:

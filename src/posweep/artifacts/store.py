@@ -32,12 +32,14 @@ MADE = {
 class Store:
     """Artifacts under `root/<kind>/<fingerprint>/`, with a manifest that says what is complete.
 
-    With a mirror, what is missing is looked for in the storage first, and what was made goes there.
+    With a mirror, what is missing is looked for in the storage first, and what was made goes there. `used` takes the name
+    of each artifact that was asked for.
     """
 
     root: Path
     say: Callable[[str], None] = lambda _: None
     mirror: NoMirror = field(default_factory=lambda: NoMirror(Path()))
+    used: Callable[[str], None] = lambda _: None
 
     def get(self, kind: str, content: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder of an artifact; `make` fills it where it is missing or incomplete, under a lock of its own."""
@@ -50,7 +52,17 @@ class Store:
                     self.say(kind)
                     _filled(folder, lambda temporary: _made(temporary, content, make))
         self.mirror.offer(name)
+        self.used(name)
         return folder
+
+    def pull(self, name: str) -> None:
+        """Copy an artifact from the storage, if it is missing here and there it is."""
+        folder = self.root.parent / name
+        if not _complete(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not _complete(folder):
+                    _filled(folder, partial(self.mirror.fetch, name))
 
 
 def _filled(folder: Path, fill: Callable[[Path], bool]) -> bool:

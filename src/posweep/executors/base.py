@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from posweep.records import TrialSpec
+from posweep.records import Opponents, TrialSpec
 from posweep.settings import Configuration
 
 
@@ -40,6 +40,22 @@ class Event:
     beside: bool = False
 
 
+@dataclass(frozen=True)
+class ArtifactSummary:
+    """What the driver needs to know of the artifacts, as plain data.
+
+    `obstacle`: why trials cannot share passes; empty where they can, or are not to. `artifacts`: names of the folders,
+    as `artifacts/KIND/FINGERPRINT`.
+    """
+
+    parameters: int
+    baseline: Mapping[str, float]
+    opponents: Sequence[Opponents]
+    facts: Mapping[str, Any]
+    obstacle: str = ""
+    artifacts: Sequence[str] = ()
+
+
 Listener = Callable[[Event], None]
 
 
@@ -65,6 +81,10 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Give it back."""
+        ...
+
+    def make_artifacts(self, work: Work, say: Callable[[str], None]) -> ArtifactSummary:
+        """Make what all trials share, on what a trial would run on; what has to be made is said when it begins."""
         ...
 
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from posweep.errors import PreflightError
-from posweep.executors.base import Event, Listener, Work, gpu_problem, gpus_here
+from posweep.executors.base import ArtifactSummary, Event, Listener, Work, gpu_problem, gpus_here
 from posweep.executors.cohorts import cohorts
 from posweep.executors.nodes import Inspection, mark, visit
 from posweep.folder import asked_to_stop
+from posweep.mirror import driver_mirror
 from posweep.settings import Configuration, ExecutorSettings
 
 
@@ -37,6 +38,12 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Nothing was taken."""
+
+    def make_artifacts(self, work: Work, say: Callable[[str], None]) -> ArtifactSummary:
+        """In this process, which runs the trials too."""
+        from posweep.executors.artifacts import make_artifacts
+
+        return make_artifacts(work, driver_mirror(work.configuration, work.folder), say)
 
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         """Run the trials in order."""

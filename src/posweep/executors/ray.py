@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -20,20 +20,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from posweep.errors import PreflightError, first_line
+from posweep import data
+from posweep.errors import PreflightError, TrialsFailed, first_line
 from posweep.executors import nodes
-from posweep.executors.base import Event, Listener, Work, core_problem, gpu_problem, gpus_here
+from posweep.executors.address import address_problems, refused
+from posweep.executors.base import ArtifactSummary, Event, Listener, Work, core_problem, gpu_problem, gpus_here
 from posweep.executors.cohorts import cohorts
 from posweep.executors.nodes import Errand, Inspection, request_problems, unsatisfiable
 from posweep.folder import asked_to_stop
+from posweep.mirror import driver_mirror
 from posweep.settings import Configuration, ExecutorSettings
 
 CHUNK = 1000
 """Units per fit: the driver's memory grows with the trials of one."""
-TIMEOUT = 5
-"""Seconds a cluster may take to answer before anything is started."""
 LOOK = 0.25
 """Seconds between looks for the request to stop."""
+SOCKETS = 36
+"""Bytes that the name of a temporary folder may have: Ray makes sockets in it, whose names may have 107."""
 VISIT = 60
 """Seconds that its nodes may take to say what they have and reach: each starts a process for it."""
 
@@ -43,12 +46,19 @@ class RayExecutor:
 
     def __init__(self, settings: ExecutorSettings):
         self.settings = settings
+        self._opened = False
+        self._sockets: str | None = None
 
     def preflight(self) -> list[str]:
         """The cluster must answer and hold what a trial asks for."""
         if self.settings.address is None:
             return self._too_much()
-        return _unreachable(self.settings.address)
+        here: list[str] = []
+        if self.settings.address == "auto":
+            from ray._private.services import find_gcs_addresses
+
+            here = sorted(find_gcs_addresses())
+        return address_problems(self.settings.address, here)
 
     def _too_much(self) -> list[str]:
         """What single trials ask for and this machine has not."""
@@ -65,8 +75,9 @@ class RayExecutor:
 
     def open(self, configuration: Configuration, folder: Path, say: Callable[[str], None]) -> None:
         """Start Ray or join the cluster, and ask its nodes."""
-        self._start()
+        self._opened = True
         try:
+            self._start()
             self._wait_for_nodes(say)
             resources = _resources()
             problems = request_problems(unsatisfiable(self.settings, resources), resources)
@@ -80,9 +91,71 @@ class RayExecutor:
 
     def close(self) -> None:
         """Leave the cluster, or end what was started here."""
+        if not self._opened:
+            return
         import ray
 
+        self._opened = False
         ray.shutdown()
+        if self._sockets:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def make_artifacts(self, work: Work, say: Callable[[str], None]) -> ArtifactSummary:
+        """On a worker that asks for what a trial asks for; one that is lost is tried again as a trial is.
+
+        Raises:
+            TrialsFailed: it was lost more often than `executor.retries`.
+        """
+        from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
+
+        from posweep.executors.artifacts import offer_copies, take_copies
+
+        if not self._opened:  # no trial is left to run: only what is damaged is made again
+            self.open(work.configuration, work.folder, say)
+        mirror, retries = driver_mirror(work.configuration, work.folder), self.settings.retries
+        offer_copies(mirror)
+        for attempt in range(1, retries + 2):
+            try:
+                summary = self._artifacts_once(work, say)
+            except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
+                story = "the worker that makes what trials share was lost"
+                if attempt > retries:
+                    causes = "killed, out of the machine's memory, or its node went away"
+                    raise TrialsFailed(f"{story} {f'{attempt} times' if retries else 'once'} ({causes}).") from error
+                seconds = min(2.0 ** (attempt - 1), 60.0)
+                say(f"{story}; it starts again in {seconds:.0f} s (retry {attempt} of {retries})")
+                time.sleep(seconds)
+            else:
+                take_copies(mirror, summary.artifacts)
+                return summary
+        raise AssertionError("the last attempt returns or raises")
+
+    def _artifacts_once(self, work: Work, say: Callable[[str], None]) -> ArtifactSummary:
+        """One task that says what it makes and ends with the summary; its process ends with it, and frees the GPU."""
+        import ray
+
+        from posweep.executors.artifacts import Failed, artifact_stream
+
+        configuration = work.configuration
+        # nodes elsewhere need not have the files, which only the driver has read so far
+        preferences = data.load(configuration.data, configuration.evaluation.sources) if self.settings.address else None
+        asked = max(map(self.settings.request, configuration.methods), key=lambda request: (request.gpu, request.cpu))
+        task = ray.remote(num_cpus=asked.cpu, num_gpus=asked.gpu, max_retries=0, max_calls=1)(artifact_stream)
+        stream = task.options(num_returns="streaming").remote(work, preferences)
+        try:
+            while True:
+                if not ray.wait([stream], timeout=LOOK)[0]:
+                    continue
+                item = ray.get(next(stream))
+                if isinstance(item, Failed):
+                    raise item.error
+                if isinstance(item, ArtifactSummary):
+                    return item
+                say(item)
+        except KeyboardInterrupt:
+            with suppress(Exception):
+                ray.cancel(stream, force=True)
+            raise
 
     def run(self, work: Work, keys: Sequence[str], listen: Listener) -> None:
         """Run the trials, at most `executor.workers` at a time, or as many cohorts of those that share their passes."""
@@ -103,7 +176,12 @@ class RayExecutor:
         for name in ("ray", "ray.tune", "ray.air"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is in the ledger, with its log
         ray._private.worker.print_to_stdstream = lambda *_, **__: None  # of workers that died, which we say ourselves
-        here: dict[str, Any] = {"include_dashboard": False} if self.settings.address is None else {}
+        here: dict[str, Any] = {}
+        if self.settings.address is None:
+            here["include_dashboard"] = False
+            self._sockets = _socket_folder()
+            if self._sockets:
+                here["_temp_dir"] = self._sockets
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
@@ -113,7 +191,7 @@ class RayExecutor:
         except Exception as error:
             if self.settings.address is None:
                 raise
-            raise PreflightError(_refused(self.settings.address, error)) from error
+            raise PreflightError(refused(self.settings.address, first_line(error))) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own handler would print a stack and abort
 
@@ -271,11 +349,22 @@ def _looked_up_once() -> Iterator[None]:
         del registry.get, registry.contains
 
 
-def _refused(address: str, error: Exception) -> str:
-    return (
-        f"executor.address: the Ray cluster at {address} does not let this process in ({first_line(error)}); it needs the "
-        "same Ray and Python here and, where it asks for a token, RAY_AUTH_MODE=token and that RAY_AUTH_TOKEN in the "
-        "environment."
+def _socket_folder() -> str | None:
+    """A folder with a short name for Ray's sockets, ours alone; None where Ray's own choice will do.
+
+    Raises:
+        PreflightError: there is no folder that takes it.
+    """
+    chosen = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+    usable = Path(chosen).is_dir() and os.access(chosen, os.W_OK | os.X_OK)
+    if usable and re.fullmatch(rf"/[A-Za-z0-9_./-]{{1,{SOCKETS - 1}}}", chosen):
+        return None
+    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+        with suppress(OSError):
+            return tempfile.mkdtemp(prefix="posweep-", dir=folder)
+    raise PreflightError(
+        f"TMPDIR: Ray needs a folder with a name of at most {SOCKETS} letters for its sockets, and neither {chosen} nor "
+        "/tmp, /var/tmp and /dev/shm is one that can be written; set TMPDIR to such a folder, or executor=local."
     )
 
 
@@ -327,26 +416,3 @@ def _answer(reference: Any) -> Any:
         return ray.get(reference)
     except Exception as error:
         return first_line(getattr(error, "cause", None) or error)
-
-
-def _unreachable(address: str) -> list[str]:
-    """`auto` needs a cluster on this machine; HOST:PORT must answer."""
-    if address == "auto":
-        from ray._private.services import find_gcs_addresses
-
-        return (
-            []
-            if find_gcs_addresses()
-            else ["executor.address: auto finds no Ray cluster here; run ray start --head, or leave the address out."]
-        )
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return [f"executor.address: must be auto or HOST:PORT, got {address!r}."]
-    try:
-        socket.create_connection((host, int(port)), timeout=TIMEOUT).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        return [
-            f"executor.address: no Ray cluster answers at {address} ({reason}); start one, or leave the address out."
-        ]
-    return []
