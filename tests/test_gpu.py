@@ -8,6 +8,8 @@ import pytest
 from posweep.config import configure
 from posweep.plan import largest_batch, make_plan
 
+from .rounding import BACKWARD, near
+
 pytestmark = [pytest.mark.gpu, pytest.mark.xdist_group("gpu")]
 
 SCRATCH = ["sweep=smoke", "executor.trial_resources.gpu=1", "tracking=none", "data.pairs=256"]
@@ -64,7 +66,7 @@ def test_a_step_is_that_of_the_cpu_up_to_rounding(on, method):
     chosen = [f"method=[{method}]", "sweep.learning_rates=[1e-3]"]
     cpu, gpu = (step(on(device, *chosen), 1) for device in ("cpu", "cuda"))
     for name in ("loss", "grad_norm"):
-        assert gpu[name][0][1] == pytest.approx(cpu[name][0][1], rel=1e-4)
+        assert gpu[name][0][1] == near(cpu[name][0][1], BACKWARD)
 
 
 def test_responses_are_those_of_the_cpu_nearly_all(on):
@@ -114,4 +116,4 @@ def test_trials_in_one_pass_are_trained_as_alone(on):
     ends = [end for _, end in run_cohort(specs, shared, lambda _: None, [Door() for _ in specs])]
     for spec, found in zip(specs, ends, strict=True):
         losses = [one.result.curves["loss"][0][1] for one in (found, run_trial(spec, shared))]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        assert losses[0] == near(losses[1], BACKWARD)

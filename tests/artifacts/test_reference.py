@@ -19,6 +19,8 @@ from posweep.records import TrialSpec
 from posweep.trial import run_trial
 from posweep.trial.loss import objective_of, preference_loss
 
+from ..rounding import assert_near, near, rounding
+
 
 @pytest.fixture(scope="module")
 def all_needs():
@@ -88,7 +90,7 @@ def test_a_mismatched_response_belongs_to_another_prompt_and_is_scored_after_the
     for prompt, response in zip(pairs.prompts, extra.responses, strict=True):
         assert owners[tuple(response)] - {tuple(prompt)}
     expected = score_all(shared.reference, pairs.prompts, extra.responses)
-    assert extra.logps.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert extra.logps.tolist() == near(expected.tolist())
 
 
 def test_mismatches_take_both_sides_and_any_row_of_the_other_prompt():
@@ -110,7 +112,7 @@ def test_tokens_sum_to_the_sequences(shared):
         ends = np.cumsum([len(response) for response in responses])
         assert len(flat) == ends[-1]
         sums = [part.sum() for part in np.split(flat, ends[:-1])]
-        assert sums == pytest.approx(getattr(shared.pair_logps, side).tolist(), rel=1e-5)
+        assert sums == near(getattr(shared.pair_logps, side).tolist())
 
 
 @pytest.mark.parametrize("method", ["kto", "sampo", "ld_dpo", "wpo"])
@@ -131,7 +133,7 @@ def test_at_the_reference_extras_of_policy_and_reference_agree(shared, method):
     extras = [name for name in known if name.startswith("reference")]
     assert len(extras) > 2
     for name in extras:
-        torch.testing.assert_close(columns[name.replace("reference", "policy")], known[name], rtol=1e-5, atol=1e-5)
+        assert_near(columns[name.replace("reference", "policy")], known[name])
 
 
 def test_collisions_are_the_probability_that_two_draws_agree(shared):
@@ -144,7 +146,7 @@ def test_collisions_are_the_probability_that_two_draws_agree(shared):
         batch = collate([shared.pairs.prompts[i]], [shared.pairs.rejected[i]], 0, shared.policy.device)
         with torch.no_grad():
             chances = response_logits(shared.policy, batch).double().softmax(-1)
-        assert value == pytest.approx(float((chances**2).sum(-1).log().sum()), rel=1e-4)
+        assert value == near(float((chances**2).sum(-1).log().sum()))
     assert not found.requires_grad
 
 
@@ -166,7 +168,7 @@ def test_held_out_pairs_are_scored_by_the_method_s_own_reward(shared):
         for side, reward in (("chosen", row.chosen_reward), ("rejected", row.rejected_reward)):
             gains = _token_gains(shared, one.pairs.prompts[i], getattr(one.pairs, side)[i])
             expected = beta * (gains[:shorter].sum() + alpha * gains[shorter:].sum())
-            assert reward == pytest.approx(float(expected), rel=1e-3, abs=1e-5)
+            assert reward == pytest.approx(float(expected), rel=1e-3, abs=rounding())
 
 
 def _token_gains(shared, prompt, response) -> torch.Tensor:
@@ -177,5 +179,5 @@ def _token_gains(shared, prompt, response) -> torch.Tensor:
         policy, reference = (
             token_logps(response_logits(one, batch), batch.targets) for one in (shared.policy, shared.reference)
         )
-    assert sequence_logps(shared.policy, batch).item() == pytest.approx(policy.sum().item(), rel=1e-5)
+    assert sequence_logps(shared.policy, batch).item() == near(policy.sum().item())
     return policy - reference

@@ -11,6 +11,7 @@ from posweep.policy.pairrm import PairRM
 from posweep.records import Message
 from posweep.settings import PairwiseModelSettings
 
+from ..rounding import near
 from .models import WORDS, judge_folder, judge_tokenizer, pair_rm_folder
 
 PLACE = "judge.pm"
@@ -72,7 +73,7 @@ def test_company_does_not_matter(judge):
     prompts, ours, theirs = texts(10, seed=3)
     together = judge._log_odds(list(zip(prompts, ours, theirs, strict=True)))
     alone = [judge._log_odds([one])[0] for one in zip(prompts, ours, theirs, strict=True)]
-    assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
+    assert together == near(alone)
 
 
 def test_long_texts_are_cut_and_counted(judge):
@@ -95,7 +96,7 @@ def test_log_odds_are_the_output_or_the_first_minus_the_second(one_output, two_o
             outputs = model(input_ids=inputs["input_ids"]).logits[0].tolist()
         judge = open_pairwise_model(settings(folder, template=TEMPLATE), "cpu")
         expected = outputs[0] - outputs[1] if folder == two_outputs else outputs[0]
-        assert judge._log_odds([("word1", "word2 word3", "word4")]) == pytest.approx([expected], abs=1e-6)
+        assert judge._log_odds([("word1", "word2 word3", "word4")]) == near([expected])
 
 
 def test_braces_in_a_text_are_text():
@@ -128,9 +129,7 @@ def test_pair_rm_is_its_formula(pair_rm):
         w1, b1, w2, b2 = (p.double() for p in model.head_layer.parameters())
         scores = [w2 @ torch.tanh(w1 @ torch.cat([source, c]) + b1) + b2 for c in (first, second)]
     judge = open_pairwise_model(settings(pair_rm), "cpu")
-    assert judge._log_odds([("word1 word2", "word3", "word4 word5 word6")]) == pytest.approx(
-        (scores[0] - scores[1]).tolist(), abs=1e-6
-    )
+    assert judge._log_odds([("word1 word2", "word3", "word4 word5 word6")]) == near((scores[0] - scores[1]).tolist())
 
 
 def test_pair_rm_weights_are_called_as_in_the_original(pair_rm):

@@ -13,6 +13,7 @@ from posweep.policy.fit import fit
 from posweep.records import Message
 from posweep.settings import RewardModelSettings
 
+from ..rounding import near
 from .models import WORDS, in_hub_cache, judge_folder, judge_tokenizer
 
 PLACE = "judge.rm"
@@ -46,7 +47,7 @@ def test_a_score_is_one_forward_pass_by_hand(folder):
         expected = [model(one).logits.item() for one in ids]
     scores = open_reward_model(settings(folder), "cpu").score(PROMPTS, RESPONSES)
     assert scores.dtype == np.float64
-    assert scores == pytest.approx(expected, abs=1e-6)
+    assert scores == near(expected)
 
 
 def test_a_pair_is_one_forward_pass_by_hand(bert):
@@ -54,7 +55,7 @@ def test_a_pair_is_one_forward_pass_by_hand(bert):
     with torch.no_grad():
         expected = model(**tokenizer("word1 word2", "word7", return_tensors="pt")).logits.item()
     judge = open_reward_model(settings(bert, template="pair"), "cpu")
-    assert judge.score(PROMPTS, RESPONSES)[0] == pytest.approx(expected, abs=1e-6)
+    assert judge.score(PROMPTS, RESPONSES)[0] == near(expected)
 
 
 def test_a_judge_scores_alike_whenever_it_is_opened_and_in_any_company(folder):
@@ -62,7 +63,7 @@ def test_a_judge_scores_alike_whenever_it_is_opened_and_in_any_company(folder):
     texts = [" ".join(rng.choice(WORDS, size=rng.integers(1, 30))) for _ in range(40)]
     prompts, responses = texts[:20], texts[20:]
     one, other = (open_reward_model(settings(folder, batch_size=size), "cpu") for size in (1, 7))
-    assert one.score(prompts, responses) == pytest.approx(other.score(prompts, responses), abs=1e-6)
+    assert one.score(prompts, responses) == near(other.score(prompts, responses))
     again = open_reward_model(settings(folder, batch_size=7), "cpu")
     assert (again.score(prompts, responses) == other.score(prompts, responses)).all()
     assert one.score([], []).shape == (0,)
@@ -82,7 +83,7 @@ def test_long_texts_are_cut_and_counted(folder):
     assert judge.cut == 2
     # five tokens are the template's own: word2 leaves the prompt six, and thirty words leave it none
     kept = " ".join(WORDS[24:30]), " ".join(WORDS[:7])
-    assert scores[1:] == pytest.approx(judge.score([kept[0], ""], ["word2", kept[1]]), abs=1e-6)
+    assert scores[1:] == near(judge.score([kept[0], ""], ["word2", kept[1]]))
     assert judge.cut == 2
 
 

@@ -26,6 +26,7 @@ from posweep.policy.train import optimise, reset
 from posweep.settings import TrainSettings
 from posweep.trial.loss import PairLoss
 
+from ..rounding import assert_near, near, rounding
 from .cases import CASES
 from .inputs import objective
 
@@ -127,9 +128,9 @@ def test_the_micro_batch_changes_rounding_only(name, loss_of, one_step):
     assert min(gradient.abs().max() for gradient in expected) > 1e-5
     for micro_batch_size in (4, 3, 2, 1):
         gradients, found = one_step(loss_of(name), micro_batch_size)
-        assert found == pytest.approx(charts, rel=1e-5, abs=1e-6)
+        assert found == near(charts)
         for one, other in zip(gradients, expected, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6 * other.abs().max().item())
+            assert_near(one, other)
 
 
 @every_method
@@ -140,9 +141,9 @@ def test_rows_without_padding_and_shared_prompts_change_rounding_only(name, loss
     for loss in (loss_of(name), loss_of(name, shares=True)):
         for micro_batch_size in (None, 3):
             gradients, found = one_step(loss, micro_batch_size)
-            assert found == pytest.approx(charts, rel=1e-5, abs=1e-6)
+            assert found == near(charts)
             for one, other in zip(gradients, expected, strict=True):
-                torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6 * other.abs().max().item())
+                assert_near(one, other)
 
 
 def test_a_shared_prompt_is_computed_once(loss_of, pairs):
@@ -173,8 +174,8 @@ def test_the_step_follows_the_gradient_of_the_mean_loss(name, loss_of, one_step,
     mean = loss.losses(WHOLE, loss.forward(WHOLE)).losses.mean()
     expected = torch.autograd.grad(mean, list(policy.model.parameters()))
     gradients, charts = one_step(loss, None)
-    assert furthest(gradients, list(expected)) < 1e-6
-    assert charts["loss"] == pytest.approx(mean.item(), rel=1e-6)
+    assert furthest(gradients, list(expected)) < rounding()
+    assert charts["loss"] == near(mean.item())
 
 
 def test_lengths_count_tokens_whatever_their_log_probability(toy, pairs, reference):

@@ -20,6 +20,7 @@ from posweep.policy.batch import Batch
 from posweep.policy.load import trained
 from posweep.trial.loss import PairLoss, preference_loss
 
+from ..rounding import assert_near, near
 from ..tiny import QUESTIONS, make_world, posweep, write
 from .cases import CASES
 from .inputs import close, objective, random_logps, with_gradient
@@ -158,8 +159,8 @@ def test_responses_are_scored_after_their_own_prompts(shared, configuration, exp
     with torch.no_grad():
         found = loss_of(shared, configuration, method).forward(Batch(items, epoch=1))
     for side, logps in expected.items():
-        assert found[f"policy_{side}_logps"].tolist() == pytest.approx([logps[i] for i in items], abs=1e-4)
-        assert getattr(shared.pair_logps, side).tolist() == pytest.approx(logps, abs=1e-4)
+        assert found[f"policy_{side}_logps"].tolist() == near([logps[i] for i in items])
+        assert getattr(shared.pair_logps, side).tolist() == near(logps)
 
 
 def test_after_the_chosen_response_s_prompt_they_would_be_other_numbers(shared, expected):
@@ -174,9 +175,7 @@ def test_after_the_chosen_response_s_prompt_they_would_be_other_numbers(shared, 
 def test_held_out_pairs_are_scored_after_their_own_prompts_too(shared):
     for one in shared.evaluation:
         rejected = zip(one.pairs.prompts_of("rejected"), one.pairs.rejected, strict=True)
-        assert one.reference.rejected.tolist() == pytest.approx(
-            [by_hand(shared.policy, *each) for each in rejected], abs=1e-4
-        )
+        assert one.reference.rejected.tolist() == near([by_hand(shared.policy, *each) for each in rejected])
         assert one.pairs.prompts == shared.policy.texts.prompts(one.prompts, 48).rows
 
 
@@ -198,7 +197,7 @@ def test_how_responses_are_coupled_changes_no_step(name, shared, configuration):
         mean = loss.losses(batch, loss.forward(batch)).losses.mean()
         gradients.append(torch.autograd.grad(mean, list(trained(shared.policy).values()), allow_unused=True))
     for left, right in zip(*gradients, strict=True):
-        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5 * left.abs().max().item())
+        assert_near(left, right)
 
 
 def test_mismatched_responses_belong_to_other_prompts(shared):
@@ -206,7 +205,7 @@ def test_mismatched_responses_belong_to_other_prompts(shared):
     answers = answers_of(pairs)
     for prompt, response, logp in zip(pairs.prompts, mismatched.responses, mismatched.logps.tolist(), strict=True):
         assert any(tuple(response) in said for other, said in answers.items() if other != tuple(prompt))
-        assert logp == pytest.approx(by_hand(shared.policy, prompt, response), abs=1e-4)
+        assert logp == near(by_hand(shared.policy, prompt, response))
 
 
 def answers_of(pairs: TokenPairs) -> dict[tuple[int, ...], set[tuple[int, ...]]]:

@@ -10,6 +10,7 @@ from posweep.policy.packed import Ragged, packs, spans
 from posweep.policy.score import collate, lay_out, pack, response_logits, sequence_logps
 from posweep.settings import LoraSettings
 
+from ..rounding import FORWARD, assert_near, rounding
 from .families import FAMILIES, make_model, settings
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -28,11 +29,11 @@ def gradients(policy, batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return logps.detach(), dict(zip(weights, slopes, strict=True))
 
 
-def same(found, expected, precision: float = 1e-5):
-    """Values to float tolerance, gradients to that of their largest entry."""
-    torch.testing.assert_close(found[0], expected[0], rtol=precision, atol=10 * precision)
+def same(found, expected, terms: float = FORWARD):
+    """Values to rounding, gradients to that of their largest entry."""
+    assert_near(found[0], expected[0], terms)
     for name, slope in expected[1].items():
-        assert (found[1][name] - slope).abs().max() <= precision * slope.abs().max() + 1e-7, name
+        assert_near(found[1][name], slope, terms, scale=max(float(slope.abs().max()), rounding()))
 
 
 # --- where tokens stand
@@ -122,7 +123,7 @@ def test_a_response_of_another_pair_is_not_seen(opened):
     with torch.no_grad():
         one, other = (response_logits(policy, pack(prompts, each, policy.device)) for each in (responses, others))
     before = sum(map(len, responses[:9]))
-    assert torch.allclose(one[:before], other[:before], atol=1e-5)
+    assert_near(one[:before], other[:before], FORWARD)
     assert not torch.allclose(one[before:], other[before:], atol=1e-2)
 
 

@@ -29,6 +29,7 @@ from posweep.policy.train import optimise, reset
 from posweep.records import Message
 from posweep.settings import LoraSettings, TrainSettings
 
+from ..rounding import near
 from .families import FAMILIES, TEXTS, in_cache, make_model, settings
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -56,7 +57,7 @@ def test_log_probs_are_those_of_a_loop_over_tokens_in_float64(opened, family):
                 logits = exact(input_ids=torch.tensor([[*prompt, *response[:at]]])).logits[0, -1]
             expected.append(logits.log_softmax(-1)[response[at]].item())
     assert max(expected) - min(expected) > 3  # no flat π, for which anything would agree
-    assert found.numpy() == pytest.approx(np.array(expected), abs=2e-4)
+    assert found.numpy() == near(np.array(expected))
     sums = [part.sum() for part in np.split(np.array(expected), np.cumsum([len(r) for r in responses])[:-1])]
     assert score_all(policy, prompts, responses).numpy() == pytest.approx(np.array(sums), abs=1e-3)
 
@@ -281,7 +282,7 @@ def test_kl_to_the_adapters_base_is_exact(opened):
     by_token = (p.exp() * (p - q)).sum(-1)
     expected = torch.zeros(3, dtype=torch.double).index_add(0, batch.owner, by_token)
     assert expected.min() > 1e-3
-    assert found.double() == pytest.approx(expected, rel=1e-4)
+    assert found.double() == near(expected)
 
 
 def _step(policy, steps: int = 2, **changes):
@@ -390,9 +391,7 @@ def test_adapters_alone_can_be_exported_and_name_their_base(opened, folders, tmp
     assert config["base_model_name_or_path"] == str(folders["llama"])
     base = AutoModelForCausalLM.from_pretrained(folders["llama"])
     loaded = dataclasses.replace(policy, model=PeftModel.from_pretrained(base, tmp_path / "out").eval())
-    assert score_all(loaded, prompts, responses).tolist() == pytest.approx(
-        score_all(policy, prompts, responses).tolist(), abs=1e-4
-    )
+    assert score_all(loaded, prompts, responses).tolist() == near(score_all(policy, prompts, responses).tolist())
 
 
 # --- by hub name

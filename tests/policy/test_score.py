@@ -22,6 +22,7 @@ from posweep.policy.score import (
 from posweep.policy.scratch import make_tokenizer, new_policy
 from posweep.settings import ScratchModel
 
+from ..rounding import assert_near, near
 from ..test_memory import Live
 
 
@@ -41,13 +42,13 @@ def by_hand(policy, prompt: list[int], response: list[int]) -> float:
 
 def test_log_probabilities_are_those_of_a_loop_over_tokens(toy, sequences):
     expected = [by_hand(toy[0], x, y) for x, y in zip(*sequences, strict=True)]
-    assert sequence_logps(toy[0], collate(*sequences, 0, toy[0].device)).tolist() == pytest.approx(expected, rel=1e-5)
+    assert sequence_logps(toy[0], collate(*sequences, 0, toy[0].device)).tolist() == near(expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 128])
 def test_neighbours_and_padding_change_nothing_and_the_order_is_kept(toy, sequences, batch_size):
     alone = [score_all(toy[0], [x], [y]).item() for x, y in zip(*sequences, strict=True)]
-    assert score_all(toy[0], *sequences, batch_size).tolist() == pytest.approx(alone, rel=1e-5)
+    assert score_all(toy[0], *sequences, batch_size).tolist() == near(alone)
 
 
 def test_the_padding_token_does_not_matter(toy, sequences):
@@ -63,7 +64,7 @@ def test_logits_are_taken_at_response_positions_only(toy, sequences):
         found = response_logits(toy[0], batch)
     ends = [(len(x) - 1, len(x) - 1 + len(y)) for x, y in zip(prompts, responses, strict=True)]
     wanted = [full[i, first:last] for i, (first, last) in enumerate(ends)]
-    torch.testing.assert_close(found, torch.cat(wanted), rtol=1e-5, atol=1e-6)
+    assert_near(found, torch.cat(wanted))
     assert batch.targets.tolist() == [token for response in responses for token in response]
     assert batch.lengths.tolist() == [len(response) for response in responses]
 
@@ -108,7 +109,7 @@ def test_log_probabilities_of_tokens_are_those_of_cross_entropy():
     assert not plain.requires_grad
     slopes = torch.linspace(-2, 3, 12)
     ours, theirs = (torch.autograd.grad(values, logits, slopes)[0] for values in (found, expected))
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+    assert_near(ours, theirs)
 
 
 def test_their_gradient_is_the_slope_of_their_values():
@@ -145,7 +146,7 @@ def test_parts_of_the_logits_have_the_values_and_gradients_of_all(toy, sequences
     expected = of_both_kinds(policy, batch)
     monkeypatch.setattr(score, "TRAINED_LOGITS", at_once * policy.vocabulary)
     for one, other in zip(of_both_kinds(policy, batch), expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+        assert_near(one, other)
 
 
 def test_parts_are_what_the_model_makes_of_them(sequences, monkeypatch):
@@ -167,7 +168,7 @@ def test_parts_are_what_the_model_makes_of_them(sequences, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(score, "TRAINED_LOGITS", 4 * policy.vocabulary)
             for one, other in zip(of_both_kinds(policy, batch), expected, strict=True):
-                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+                assert_near(one, other)
 
 
 def test_no_more_logits_are_held_than_that(monkeypatch):

@@ -10,6 +10,8 @@ from posweep.policy.batch import Batch, Losses, PerItem, batches
 from posweep.policy.train import optimise, reset
 from posweep.settings import TrainSettings, steps_of
 
+from ..rounding import assert_near, near
+
 LENGTHS = np.random.default_rng(0).integers(5, 60, size=103)
 SETTINGS = TrainSettings(learning_rate=0.05, warmup_ratio=0.0, schedule="constant")
 
@@ -117,8 +119,8 @@ def test_the_micro_batch_changes_only_rounding(micro):
     whole, expected = train(steps=3)
     parts, curves = train(dataclasses.replace(SETTINGS, micro_batch_size=micro), steps=3)
     for name in expected:
-        assert curves[name] == [pytest.approx(point, rel=1e-5) for point in expected[name]]
-    torch.testing.assert_close(parts.layer.weight, whole.layer.weight, rtol=1e-5, atol=0)
+        assert curves[name] == [near(point) for point in expected[name]]
+    assert_near(parts.layer.weight, whole.layer.weight)
 
 
 class Spread(Regression):
@@ -144,8 +146,8 @@ def test_a_loss_of_the_whole_batch_does_not_feel_the_micro_batch(micro):
         train_spread, (SETTINGS, dataclasses.replace(SETTINGS, micro_batch_size=micro))
     )
     for name in expected:
-        assert curves[name] == [pytest.approx(point, rel=1e-5) for point in expected[name]]
-    torch.testing.assert_close(parts.layer.weight, whole.layer.weight, rtol=1e-5, atol=0)
+        assert curves[name] == [near(point) for point in expected[name]]
+    assert_near(parts.layer.weight, whole.layer.weight)
 
 
 def test_such_a_loss_cut_into_parts_would_be_another(monkeypatch):

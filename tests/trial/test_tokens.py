@@ -13,6 +13,8 @@ from posweep.policy.score import score_all, score_tokens
 from posweep.trial.loss import PairLoss
 from posweep.trial.tokens import CommonTokens, common_pairs
 
+from ..rounding import near
+
 SIDES = ("chosen", "rejected")
 
 
@@ -100,7 +102,7 @@ def test_sums_are_those_of_a_loop(seed, rng):
         parts = np.split(getattr(values, side), ends[:-1])
         expected = [sum(v for v, flag in zip(part, flags, strict=True) if flag)
                     for part, flags in zip(parts, flags_of(getattr(found, side)), strict=True)]  # fmt: skip
-        assert getattr(found, f"reference_{side}") == pytest.approx(np.array(expected), rel=1e-6)
+        assert getattr(found, f"reference_{side}") == near(np.array(expected))
 
 
 @pytest.mark.parametrize("items", [[0], [7, 3, 3, 29], list(range(30)), np.array([29, 0])])
@@ -144,7 +146,7 @@ def test_a_draw_depends_on_the_pair_and_not_on_its_batch(loss_of):
     whole = common_sums(loss, list(range(12)))
     for items in ([3], [11, 3, 5], [5, 11, 3], [0, 1, 2, 3]):
         for item, sums in common_sums(loss, items).items():
-            assert sums == pytest.approx(whole[item], rel=1e-5)
+            assert sums == near(whole[item])
 
 
 def test_a_draw_depends_on_the_epoch_the_seed_and_the_set(loss_of):
@@ -172,8 +174,8 @@ def test_policy_and_reference_count_the_same_tokens(loss_of, method, epoch):
     """The policy is its own reference here, so nothing is gained on any of them."""
     loss, batch = loss_of(method), Batch(np.array([7, 2, 0, 11]), epoch)
     out = loss.score(batch, loss.forward(batch))
-    assert out.chosen_rewards.tolist() == pytest.approx([0] * 4, abs=1e-5)
-    assert out.rejected_rewards.tolist() == pytest.approx([0] * 4, abs=1e-5)
+    assert out.chosen_rewards.tolist() == near([0] * 4)
+    assert out.rejected_rewards.tolist() == near([0] * 4)
 
 
 @pytest.mark.parametrize("method", ["sampo", "ld_dpo"])
@@ -187,7 +189,7 @@ def test_the_policy_sums_its_own_log_probabilities_over_them(loss_of, policy, me
             response = getattr(loss.pairs, side)[item]
             scores = score_tokens(policy, [loss.pairs.prompts[item]], [response]).numpy()
             expected = scores[getattr(common, side).of([item])].sum()
-            assert columns[f"policy_{side}_common_logps"][row].item() == pytest.approx(expected, rel=1e-5)
+            assert columns[f"policy_{side}_common_logps"][row].item() == near(expected)
 
 
 def test_what_was_not_prepared_is_named(policy, loss_of):
