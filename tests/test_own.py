@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 from .judges.endpoint import Endpoint, longer, wants_both
 from .judges.models import judge_folder
 from .policy.families import make_model
+from .tiny import posweep
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SECTION = README[README.index("## Your own model and data") : README.index("### Without a GPU")]
@@ -26,11 +25,6 @@ QUESTIONS = [f"who is number {i}?" for i in range(40)]
 KEY = "sk-a-key-that-nobody-may-read"
 
 pytestmark = pytest.mark.xdist_group("own")
-
-
-def posweep(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from posweep.cli import main; main()", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, env=env)
 
 
 def write_pairs(folder: Path) -> Path:
@@ -76,44 +70,40 @@ def ran(tmp_path_factory):
         "NAME": "judge",
         "OUT": "exported",
     }
-    import os
-
-    with Endpoint(longer, key=KEY) as endpoint:
+    with Endpoint(longer, key=KEY) as endpoint, pytest.MonkeyPatch.context() as patch:
         endpoint.form = wants_both  # as newer models of OpenAI
+        patch.chdir(folder)
+        patch.setenv("OPENAI_API_KEY", KEY)
         # proxies that nothing of this may be asked through: models are folders, and the endpoint is on this machine
-        env = {
-            **os.environ,
-            "OPENAI_API_KEY": KEY,
-            "ALL_PROXY": "socks5://127.0.0.1:9",
-            "http_proxy": "http://127.0.0.1:9",
-        }
+        patch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+        patch.setenv("http_proxy", "http://127.0.0.1:9")
         printed = []
         for arguments in commands({**names, "URL": endpoint.url}):
             if arguments[0] == "export":
                 key = next((folder / "outputs" / "own" / "ledger").glob("*.json")).stem
                 arguments = [a.replace("KEY", key) for a in arguments]
-            done = posweep(folder, *arguments, *SMALL, env=env)
-            assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+            done = posweep(*arguments, *SMALL)
+            assert done.code == 0, (arguments, done.out, done.err)
             printed.append(done)
         yield folder, printed, endpoint, names
 
 
 def test_the_plan_says_what_it_takes(ran):
     _, (plan, *_), _, _ = ran
-    assert "memory a trial needs" in plan.stdout
-    assert "4 trials" in plan.stdout
+    assert "memory a trial needs" in plan.out
+    assert "4 trials" in plan.out
 
 
 def test_the_sweep_ends_with_a_table_and_the_page(ran):
     folder, (_, sweep, *_), _, _ = ran
-    assert "Open " in sweep.stdout
+    assert "Open " in sweep.out
     summary = json.loads((folder / "outputs" / "own" / "report" / "summary.json").read_text())
     assert {row["finished"] for row in summary["methods"].values()} == {1, 2}
 
 
 def test_judging_again_trains_nothing_and_asks_in_both_orders(ran):
     folder, (_, _, judged, _), endpoint, _ = ran
-    assert "making" not in judged.stdout.replace("making scores of SFT responses", "")
+    assert "making" not in judged.out.replace("making scores of SFT responses", "")
     header = json.loads((folder / "outputs" / "own" / "sweep.json").read_text())
     assert header["facts"]["judge/llm/calls"] == len(endpoint.judged)
     assert header["facts"]["judge/llm/prompt_tokens"] == 10 * len(endpoint.judged)
@@ -139,7 +129,7 @@ def test_a_temperature_that_the_endpoint_refuses_is_said_once_and_counted(ran):
 def test_the_key_is_written_nowhere(ran):
     folder, printed, endpoint, _ = ran
     assert f"Bearer {KEY}" in endpoint.keys
-    assert not any(KEY in done.stdout + done.stderr for done in printed)
+    assert not any(KEY in done.out + done.err for done in printed)
     holding = [f for f in folder.rglob("*") if f.is_file() and KEY.encode() in f.read_bytes()]
     assert holding == []
 
@@ -187,8 +177,9 @@ def test_adapters_are_kept(ran):
 
 @pytest.mark.parametrize("line", [line for block in re.findall(r"```bash\n(.*?)```", SECTION, re.DOTALL)[1:]
                                   for line in block.splitlines()])  # fmt: skip
-def test_the_plans_print_offline(line, tmp_path):
-    done = posweep(tmp_path, *shlex.split(line, comments=True)[1:])
-    assert done.returncode == 0, done.stderr
-    assert "trials, 0 finished" in done.stdout
-    assert "memory a trial needs" in done.stdout
+def test_the_plans_print_offline(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = posweep(*shlex.split(line, comments=True)[1:])
+    assert done.code == 0, done.err
+    assert "trials, 0 finished" in done.out
+    assert "memory a trial needs" in done.out
