@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test torture test-sweeps test-peers bench bench-all race check format docs plan sweep status report ui clean
+.PHONY: help demo smoke test test-portable torture test-sweeps test-peers bench bench-all race check format docs plan sweep status report ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,8 +15,13 @@ demo: .venv/ready  ## run the demo sweep and write its report: minutes, offline
 smoke: .venv/ready  ## run the smallest sweep there is: does everything work here?
 	$(BIN)/posweep sweep=smoke
 
-test: .venv/ready  ## run the tests
+test: .venv/ready  ## run the tests, and those of numbers once more as another processor would
 	$(BIN)/python -m pytest -m "not torture and not whole" -n 2 --dist loadgroup
+	$(BIN)/python tests/portable.py default -m "numeric and not torture and not whole" -n 2 --dist loadgroup
+
+test-portable: .venv/ready  ## run all tests as processors without AVX, and with AVX2 and two threads, would
+	$(BIN)/python tests/portable.py default -m "not torture and not whole" -n 2 --dist loadgroup
+	$(BIN)/python tests/portable.py avx2 -m "not torture and not whole" -n 2 --dist loadgroup
 
 torture: .venv/ready  ## break sweeps in every way there is, and run the other long tests: half an hour, ends with a table
 	$(BIN)/python -m pytest -m torture -n 2 --dist loadgroup

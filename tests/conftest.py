@@ -13,8 +13,26 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+NUMERIC = {
+    "judges": {"test_judges", "test_pairwise_model", "test_reward_model"},
+    "objectives": {"test_objectives", "test_theorems", "test_training"},
+    "policy": {"test_classify", "test_divergence", "test_operations", "test_packed", "test_score", "test_train"},
+    "robustness": {
+        "test_best", "test_best_of_n", "test_chosen", "test_distribution", "test_effects", "test_frontier", "test_grid",
+        "test_improvement", "test_length", "test_ranking", "test_sensitivity", "test_shares", "test_transfer",
+        "test_tunability", "test_tuned", "test_tuning", "test_variance",
+    },
+    "tests": {"test_statistics_page"},
+    "trial": {"test_measure", "test_tokens"},
+}  # fmt: skip
+"""Fast tests that compare floats: `make test` runs them once more as another processor would, `make test-portable` all."""
+
+
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` are skipped where there is none; torch is imported only if there are such tests."""
+    """Mark fast tests of numbers; skip those of a GPU where there is none (torch is imported only if there are such)."""
+    for item in items:
+        if item.path.stem in NUMERIC.get(item.path.parent.name, ()):
+            item.add_marker("numeric")
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch

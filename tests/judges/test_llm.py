@@ -125,10 +125,10 @@ def test_results_are_in_order_whatever_the_order_of_answers(endpoint):
 
 @pytest.mark.parametrize("limit", [1, 3, 8])
 def test_as_many_calls_at_a_time_as_are_allowed(endpoint, limit):
-    endpoint.seconds = 0.02
-    LlmJudge(endpoint.settings(concurrency=limit)).compare(["p"] * 16, ["long"] * 16, ["x"] * 16)
+    endpoint.seconds, count = 0.3, 2 * limit  # long enough for a busy machine to have them all on their way
+    LlmJudge(endpoint.settings(concurrency=limit)).compare(["p"] * count, ["long"] * count, ["x"] * count)
     assert endpoint.most_at_once == limit
-    assert endpoint.calls == 32
+    assert endpoint.calls == 2 * count
 
 
 def test_a_call_says_what_the_settings_say(endpoint):
@@ -393,7 +393,7 @@ def test_an_answer_that_trickles_in_ends(endpoint):
     began = time.monotonic()
     with pytest.raises(JudgeUnavailable, match=r"gave no answer within 0\.3 s"):
         LlmJudge(endpoint.settings(timeout=0.3, attempts=1)).compare(*PAIR)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_an_endpoint_that_is_not_there_is_away():

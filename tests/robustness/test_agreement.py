@@ -148,7 +148,14 @@ def test_the_interval_is_that_of_one_draw_of_prompts_for_all():
     assert (found.low, found.high) == pytest.approx((found.tau - margin, min(found.tau + margin, 1)))
 
 
-@pytest.mark.parametrize(("configurations", "prompts", "spread"), [(12, 256, 0.3), (36, 96, 0.3), (60, 96, 0.1)])
+@pytest.mark.parametrize(
+    ("configurations", "prompts", "spread"),
+    [
+        (12, 256, 0.3),
+        pytest.param(36, 96, 0.3, marks=pytest.mark.torture),
+        pytest.param(60, 96, 0.1, marks=pytest.mark.torture),
+    ],
+)
 def test_the_interval_covers_what_other_prompts_say(configurations, prompts, spread):
     """About 95 % of the intervals hold the mean of τ-b over fresh prompts, and they are as wide as its spread."""
     rng = np.random.default_rng(6)
