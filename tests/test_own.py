@@ -118,7 +118,7 @@ def test_judging_again_trains_nothing_and_asks_in_both_orders(ran):
 
 def test_a_temperature_that_the_endpoint_refuses_is_said_once_and_counted(ran):
     folder, (*_, judged, _), endpoint, _ = ran
-    said = [line for line in judged.stdout.splitlines() if line.startswith("judge.llm.temperature: ")]
+    said = [line for line in judged.out.splitlines() if line.startswith("judge.llm.temperature: ")]
     assert len(said) == 1
     assert f"{endpoint.url} refuses 0 (Unsupported value: 'temperature'" in said[0]
     facts = json.loads((folder / "outputs" / "own" / "sweep.json").read_text())["facts"]
