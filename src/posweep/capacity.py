@@ -243,7 +243,9 @@ def memory_of_gpus() -> list[float]:
         return []
     query = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
+        asked = subprocess.run(
+            query, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True
+        ).stdout
         return [float(line) * 2**20 for line in asked.split()]
     except (OSError, subprocess.SubprocessError, ValueError):
         return []

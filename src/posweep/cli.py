@@ -12,6 +12,7 @@ from pathlib import Path
 
 from posweep.errors import ConfigError, PosweepError
 from posweep.proxies import bypass_loopback
+from posweep.streams import any_reader, undecodable
 
 # Telemetry is off by name, before any of these is imported.
 os.environ.update(
@@ -26,19 +27,24 @@ def main() -> None:
     """The entry point: one sentence and an exit code for a user's mistake, a traceback only for ours."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)  # a scheduler's SIGTERM is a user's Ctrl-C, from the first moment on
+    with any_reader():
+        sys.exit(_answered())
+
+
+def _answered() -> int:
+    """Do what the arguments say, and say what went wrong; the exit code."""
     try:
-        code = run(sys.argv[1:])
+        return run(sys.argv[1:])
     except KeyboardInterrupt:
         print(
             f"\nInterrupted. Everything finished is kept; continue with: posweep {shlex.join(sys.argv[1:])}",
             file=sys.stderr,
         )
-        code = 130
+        return 130
     except PosweepError as error:
         for line in str(error).splitlines():
             print(line, file=sys.stderr)
-        code = error.exit_code
-    sys.exit(code)
+        return error.exit_code
 
 
 def interrupt(*_: object) -> None:
@@ -49,6 +55,12 @@ def interrupt(*_: object) -> None:
 def run(argv: Sequence[str]) -> int:
     """Take the verb off the arguments and do it."""
     _strip_verb_from_completion()
+    try:
+        working_folder = str(Path.cwd())
+    except OSError as error:
+        raise ConfigError(f"The working folder is not there ({error.strerror}); change to one that is.") from None
+    if problems := undecodable([*argv, working_folder]):
+        raise ConfigError(problems)
     bypass_loopback()  # before any client or worker is made
     verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("launch", list(argv))
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in rest):

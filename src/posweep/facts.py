@@ -51,7 +51,14 @@ def _judge_model(settings: Any) -> str:
 def _commit() -> str:
     """The commit of the working folder; empty where it is no checkout."""
     try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=5,
+            check=False,
+        )
         return asked.stdout.strip() if asked.returncode == 0 else ""
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -44,7 +44,7 @@ def take_over(folder: Path) -> str:
     """Make this launch the one whose trials count; its name."""
     driver = uuid.uuid4().hex
     temporary = folder / f".{DRIVER}-{driver}"
-    temporary.write_text(driver)
+    temporary.write_text(driver, encoding="utf-8")
     temporary.replace(folder / DRIVER)
     return driver
 
@@ -57,7 +57,7 @@ def asked_to_stop(folder: Path, driver: str = "") -> bool:
 def taken_over(folder: Path, driver: str) -> bool:
     """Whether a later launch runs the trials of a driver's workers, which must not record a second result."""
     try:
-        return bool(driver) and (folder / DRIVER).read_text() != driver
+        return bool(driver) and (folder / DRIVER).read_text(encoding="utf-8") != driver
     except OSError:
         return False
 
@@ -65,14 +65,14 @@ def taken_over(folder: Path, driver: str) -> bool:
 def note_running(folder: Path, keys: Iterable[str]) -> None:
     """Note the trials that run now, whole or not at all; a note that a power failure takes is not missed."""
     temporary = folder / f".{RUNNING}"
-    temporary.write_text(json.dumps(list(keys)))
+    temporary.write_text(json.dumps(list(keys)), encoding="utf-8")
     temporary.replace(folder / RUNNING)
 
 
 def running_keys(folder: Path) -> set[str]:
     """The trials that run now; none where a driver died and left its note behind, for then its lock is free."""
     try:
-        noted = set(json.loads((folder / RUNNING).read_text()))
+        noted = set(json.loads((folder / RUNNING).read_text(encoding="utf-8")))
         with FileLock(folder / LOCK, timeout=0):
             return set()
     except Timeout:

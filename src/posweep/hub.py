@@ -113,7 +113,9 @@ def weight_problems(settings: Any, folder: Path, place: str) -> list[str]:
     if not any((folder / name).is_file() for name in WEIGHTS):
         return [f"{place}.name: {settings.name} has no weights ({' or '.join(WEIGHTS[::2])}); name another model."]
     indices = [folder / name for name in WEIGHTS[1::2] if (folder / name).is_file()]
-    parts = {part for index in indices[:1] for part in json.loads(index.read_text())["weight_map"].values()}
+    parts = {
+        part for index in indices[:1] for part in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    }
     missing = [part for part in sorted(parts) if not (folder / part).is_file()]
     return [f"{place}.name: {settings.name} lacks {', '.join(missing)}; fetch it again."] if missing else []
 
@@ -206,7 +208,7 @@ def _notes() -> Path:
 
 def _read(notes: Path) -> dict[str, str]:
     try:
-        return dict(json.loads(notes.read_text()))
+        return dict(json.loads(notes.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
@@ -216,7 +218,7 @@ def _write(notes: Path, known: Mapping[str, str]) -> None:
     temporary = notes.with_name(f".{notes.name}-{os.getpid()}")
     try:
         notes.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(known))
+        temporary.write_text(json.dumps(known), encoding="utf-8")
         temporary.replace(notes)
     except OSError:
         return
@@ -230,7 +232,7 @@ def _cached_commit(name: str, revision: str, kind: Kind) -> str | None:
     if (home / "snapshots" / revision).is_dir():
         return revision
     try:
-        return (home / "refs" / revision).read_text().strip()
+        return (home / "refs" / revision).read_text(encoding="utf-8").strip()
     except OSError:
         return None
 

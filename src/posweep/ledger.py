@@ -78,7 +78,7 @@ class Ledger:
     def fail(self, failure: TrialFailure, story: str) -> None:
         """Record a failure with its traceback."""
         self.log(failure.key).parent.mkdir(parents=True, exist_ok=True)
-        self.log(failure.key).write_text(story)
+        self.log(failure.key).write_text(story, encoding="utf-8")
         write_atomically(self._failure(failure.key), failure.to_json())
 
     def forget_failure(self, key: str) -> None:
@@ -152,6 +152,6 @@ def write_text_atomically(file: Path, text: str) -> None:
 def _read(file: Path) -> Any:
     """A JSON file, or None where there is none or it is not whole (its trial runs again)."""
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

@@ -329,4 +329,4 @@ def _at_home(folder: Path, key: str) -> None:
     log, record = (folder / name for name in _failure(key))
     if record.is_file():
         with suppress(ValueError):
-            write_atomically(record, {**json.loads(record.read_text()), "log": str(log)})
+            write_atomically(record, {**json.loads(record.read_text(encoding="utf-8")), "log": str(log)})

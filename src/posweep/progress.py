@@ -1,4 +1,4 @@
-"""What a user sees while a sweep runs: a live table on a terminal, plain lines elsewhere. The door to rich."""
+"""What a user sees while a sweep runs: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,6 +19,7 @@ from rich.text import Text
 from posweep.executors.base import Event
 from posweep.objectives import OBJECTIVES
 from posweep.records import TrialResult, TrialSpec
+from posweep.terminal import LiteralConsole
 
 LINE_EVERY = 5.0
 """Seconds between plain lines."""
@@ -48,7 +49,7 @@ class Progress:
         self.before = len(done)
         self.began = time.monotonic()
         self.phase = ""
-        self._console = Console(file=self.out, highlight=False)
+        self._console = LiteralConsole(self.out, soft_wrap=False)  # a live table has to know its lines
         self._live: Live | None = None
         self._last_line = 0.0
 
@@ -64,7 +65,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of its own."""
-        self._console.print(text, soft_wrap=True, markup=False)
+        self._console.print(text, soft_wrap=True)
 
     def start(self, phase: str) -> None:
         """Trials begin now; the estimate counts from here."""

@@ -119,9 +119,9 @@ def refresh(configuration: Configuration, finished: Mapping[str, TrialResult], t
     the ledger."""
     folder = folder_of(configuration)
     keys = {key: result.score_key for key, result in finished.items()}
-    made_from = fingerprint([(folder / PLAN).read_text(), configuration.sweep.primary_metric, keys])
+    made_from = fingerprint([(folder / PLAN).read_text(encoding="utf-8"), configuration.sweep.primary_metric, keys])
     stamp = folder / "report" / STAMP
-    if stamp.is_file() and stamp.read_text() == made_from:
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == made_from:
         return
     record = None
     with _kept(), suppress(TrackerUnavailable):
@@ -131,7 +131,7 @@ def refresh(configuration: Configuration, finished: Mapping[str, TrialResult], t
         with suppress(TrackerUnavailable):  # the page is there; the next launch or sync attaches it
             _write(configuration, record, tracker)
             if tracker:
-                stamp.write_text(made_from)
+                stamp.write_text(made_from, encoding="utf-8")
 
 
 def _write(configuration: Configuration, record: SweepRecord, tracker: Tracker | None) -> Path:

@@ -243,7 +243,7 @@ class Recorder:
 def _story(log: Path) -> str:
     """The log of a failed trial, if it is there."""
     try:
-        return log.read_text(errors="replace")
+        return log.read_text(errors="replace", encoding="utf-8")
     except OSError:
         return ""
 

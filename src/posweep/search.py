@@ -147,7 +147,7 @@ class Search:
     def _noted(self) -> dict[str, dict[str, Any]]:
         """What lies there, of methods that this launch does not search too; nothing where it cannot be read."""
         try:
-            noted = json.loads((self.ledger.folder / LOST).read_text())
+            noted = json.loads((self.ledger.folder / LOST).read_text(encoding="utf-8"))
             return {method: one for method, one in noted.items() if isinstance(one, dict)}
         except (OSError, ValueError, AttributeError):
             return {}
@@ -195,7 +195,7 @@ def stand_ins(configuration: Configuration, plan: Plan) -> list[TrialSpec]:
 def with_searched(configuration: Configuration, plan: Plan) -> Plan:
     """The plan with the adaptive trials of the last launch, as far as they are trials of this configuration."""
     try:
-        last = Plan.from_jsonl(plan.name, (folder_of(configuration) / PLAN).read_text()).adaptive
+        last = Plan.from_jsonl(plan.name, (folder_of(configuration) / PLAN).read_text(encoding="utf-8")).adaptive
         if not last:
             return plan
         planner = Planner(configuration)

@@ -66,12 +66,12 @@ def draw(
 
 def save_drawn(drawn: Mapping[str, Drawn], file: Path) -> None:
     """Write responses by name."""
-    file.write_text(json.dumps({name: vars(value) for name, value in drawn.items()}))
+    file.write_text(json.dumps({name: vars(value) for name, value in drawn.items()}), encoding="utf-8")
 
 
 def load_drawn(file: Path) -> dict[str, Drawn]:
     """Read what `save_drawn` wrote."""
-    return {name: Drawn(**value) for name, value in json.loads(file.read_text()).items()}
+    return {name: Drawn(**value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
 def score_baselines(

@@ -187,7 +187,7 @@ class _Preparation:
     def _text_facts(self, folder: Path) -> dict[str, Any]:
         """How many prompts and responses were cut, and what ends a response."""
         cut = {"train": folder, **{name: self._baselines(name)[1] for name in self.sets}}
-        counts = {name: json.loads((where / "cut.json").read_text()) for name, where in cut.items()}
+        counts = {name: json.loads((where / "cut.json").read_text(encoding="utf-8")) for name, where in cut.items()}
         facts = {f"data/{name}/{what}": n for name, found in counts.items() for what, n in found.items()}
         return {**facts, "responses end with": self.sft.texts.ends_text}
 
@@ -198,7 +198,7 @@ class _Preparation:
         settings = self.configuration.data
         tokens, cut = encode_pairs(self.sft.texts, pairs, settings.max_prompt_tokens, settings.max_response_tokens)
         save_pairs(tokens, folder / "pairs.npz")
-        (folder / "cut.json").write_text(json.dumps(cut))
+        (folder / "cut.json").write_text(json.dumps(cut), encoding="utf-8")
         save_reference(self.sft, tokens, folder / "reference.npz")
 
     def _reference(self, folder: Path, content: Mapping[str, Any], pairs: TokenPairs) -> ReferenceLogps:
@@ -236,7 +236,9 @@ class _Preparation:
 
     def _evaluation_set(self, name: str, judges: Mapping[str, Judge | PairwiseJudge]) -> EvaluationSet:
         content, folder = self._baselines(name)
-        texts = [PreferencePair.from_json(row) for row in json.loads((folder / "texts.json").read_text())]
+        texts = [
+            PreferencePair.from_json(row) for row in json.loads((folder / "texts.json").read_text(encoding="utf-8"))
+        ]
         drawn, pairs = load_drawn(folder / "responses.json"), load_pairs(folder / "pairs.npz")
         prompts, chosen = [pair.prompt for pair in texts], [pair.chosen for pair in texts]
 
@@ -260,7 +262,7 @@ class _Preparation:
         pairs = self.data.evaluation[name][: settings.evaluation.prompts]
         self._write_pairs(pairs, folder)
         prompts = load_pairs(folder / "pairs.npz").prompts
-        (folder / "texts.json").write_text(json.dumps([pair.to_json() for pair in pairs]))
+        (folder / "texts.json").write_text(json.dumps([pair.to_json() for pair in pairs]), encoding="utf-8")
         count = settings.evaluation.baseline_responses
         drawn = {
             "sft": draw(self.sft, prompts, "sft", name, count, settings.sample),
@@ -275,5 +277,7 @@ def _judge_facts(folders: Mapping[str, Path | None]) -> dict[str, Any]:
     for name, folder in folders.items():
         file = folder / "facts.json" if folder else None
         if file and file.is_file():
-            facts |= {f"judge/{name}/{fact}": value for fact, value in json.loads(file.read_text()).items()}
+            facts |= {
+                f"judge/{name}/{fact}": value for fact, value in json.loads(file.read_text(encoding="utf-8")).items()
+            }
     return facts

@@ -85,14 +85,16 @@ def _made(folder: Path, content: Mapping[str, Any], make: Callable[[Path], None]
     """Make an artifact and say what it consists of."""
     make(folder)
     sizes = {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
-    (folder / MANIFEST).write_text(json.dumps({"content": content, "files": sizes}, indent=1, sort_keys=True))
+    (folder / MANIFEST).write_text(
+        json.dumps({"content": content, "files": sizes}, indent=1, sort_keys=True), encoding="utf-8"
+    )
     return True
 
 
 def _complete(folder: Path) -> bool:
     """Whether every file the manifest lists is there in its full size."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())
     except (OSError, ValueError, KeyError):
         return False

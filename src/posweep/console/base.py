@@ -1,29 +1,12 @@
-"""How the verbs print: the console, a table, a trial's point, a time."""
+"""How the verbs print: groups of trials, a trial's point, a time."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from rich.console import Console
-from rich.table import Table
-
 from posweep.plan import Plan
 from posweep.records import TrialResult, TrialSpec
-
-
-def open_console() -> Console:
-    """As wide as the terminal; wide enough for every table where there is none."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
-
-
-def table_of(*columns: str, numbers: int) -> Table:
-    """A plain table whose last `numbers` columns are right-aligned."""
-    table = Table(box=None, pad_edge=False)
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i >= len(columns) - numbers else "left")
-    return table
 
 
 def by_block(plan: Plan) -> Mapping[int, list[TrialSpec]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from posweep import capacity, memory
-from posweep.console.base import by_block, duration, fate, open_console, point_of, table_of
+from posweep.console.base import by_block, duration, fate, point_of
 from posweep.console.calls import calls
 from posweep.cost import Cost, Finished, checkpoint_bytes, cost_of, free_bytes, read_probes, whole
 from posweep.difference import since_last_launch
@@ -22,6 +23,7 @@ from posweep.plan import Plan, detectable_difference, largest_batch, make_plan
 from posweep.records import TrialSpec
 from posweep.search import outline, stand_ins
 from posweep.settings import Configuration
+from posweep.terminal import open_console, table_of
 
 FEW = 6
 """Methods that a sentence may list."""
@@ -54,7 +56,7 @@ def print_plan(configuration: Configuration) -> None:
         *_remarks(configuration, plan), *outline(configuration, plan), *_since(folder, plan, identity),
     )  # fmt: skip
     for remark in remarks:
-        console.print(remark, markup=False)
+        console.print(remark)
     if problems := capacity.problems(configuration, batch, len(plan)):
         raise PreflightError(problems)
 
@@ -72,8 +74,9 @@ def _table(plan: Plan, finished: Finished, costs: Mapping[int, Cost]) -> Table:
 
 
 def print_lines(configuration: Configuration) -> None:
-    """The plan as JSON lines and nothing else: what plan.jsonl would hold."""
-    print(make_plan(configuration).to_jsonl(), end="")
+    """The plan as JSON lines and nothing else: what plan.jsonl would hold, signs beyond ASCII escaped for any encoding."""
+    for spec in make_plan(configuration):
+        print(json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":")))
 
 
 def print_keys(configuration: Configuration) -> None:

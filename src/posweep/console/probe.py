@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from posweep.console.base import open_console
 from posweep.cost import Probed
 from posweep.objectives import OBJECTIVES
 from posweep.settings import Configuration
+from posweep.terminal import open_console
 
 
 def print_probe(configuration: Configuration) -> None:
@@ -17,8 +17,8 @@ def print_probe(configuration: Configuration) -> None:
     from posweep.probe import probe
 
     console = open_console()
-    for method, probed in probe(configuration, lambda text: console.print(text, markup=False)).items():
-        console.print(f"{OBJECTIVES[method].title}: {_taken(probed)}", markup=False)
+    for method, probed in probe(configuration, lambda text: console.print(text)).items():
+        console.print(f"{OBJECTIVES[method].title}: {_taken(probed)}")
 
 
 def _taken(probed: Probed) -> str:

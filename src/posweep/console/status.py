@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from posweep.console.base import by_method, fate, open_console, table_of
+from posweep.console.base import by_method, fate
 from posweep.errors import ConfigError
 from posweep.folder import checkpoint_file, folder_of, running_keys
 from posweep.identity import ownership_problems
@@ -16,6 +16,7 @@ from posweep.plan import Plan, make_plan
 from posweep.records import TrialFailure, TrialResult
 from posweep.search import with_searched
 from posweep.settings import Configuration
+from posweep.terminal import open_console, table_of
 
 CLASSES = {"bug": "an error", "memory": "out of memory", "judge": "not judged", "lost": "worker lost"}
 """Kinds of failures as people read them."""
@@ -42,13 +43,13 @@ def print_status(configuration: Configuration) -> None:
             table.add_row(OBJECTIVES[method].title + word, str(len(specs)), *(str(became[name]) for name in columns))
     console.print(table)
     for file in ledger.unreadable(spec.key for spec in plan if spec.key not in finished):
-        console.print(f"{file}: cannot be read; its trial runs again with the next launch.", markup=False)
+        console.print(f"{file}: cannot be read; its trial runs again with the next launch.")
     failed = {key: failure for key, failure in failures.items() if key not in finished}
     for line in (*_went_on(plan, folder, finished), *_failed(plan, failed)):
-        console.print(line, markup=False)
+        console.print(line)
     left = [spec for spec in plan if spec.key not in finished and spec.key not in running]
     for line in _ways_on(configuration.sweep.name, len(failed), len(left)) if not running else ():
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _went_on(plan: Plan, folder: Path, finished: Mapping[str, TrialResult]) -> Iterator[str]:

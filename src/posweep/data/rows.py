@@ -68,7 +68,7 @@ def of_folder(path: Path, asked: Asked) -> Iterator[Row]:
         return _of_saved(path)
     saved = path / "dataset_dict.json"
     if saved.is_file():
-        _check_split(asked, json.loads(saved.read_text())["splits"])
+        _check_split(asked, json.loads(saved.read_text(encoding="utf-8"))["splits"])
         return _of_saved(path / asked.split)
     return _of_repository(path, asked)
 
@@ -139,7 +139,7 @@ def _of_parquet(path: Path) -> Iterator[Row]:
 
 def _of_saved(path: Path) -> Iterator[Row]:
     if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
         raise DataError(
             f"{path}: holds several splits; name one of {', '.join(f'{path.name}/{one}' for one in splits)}."
         )

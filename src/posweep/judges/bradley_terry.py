@@ -83,7 +83,7 @@ def train_judge(
     optimise(judge.policy.model, plan, PerItem(loss), loop)
     judge.policy.model.eval()
     save_policy(judge.policy, folder)
-    (folder / FACTS).write_text(json.dumps(_facts(judge, training, held_out), indent=1))
+    (folder / FACTS).write_text(json.dumps(_facts(judge, training, held_out), indent=1), encoding="utf-8")
 
 
 def load_judge(folder: Path, sft: Policy, limits: tuple[int, int]) -> BradleyTerryJudge:

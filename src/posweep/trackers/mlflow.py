@@ -327,7 +327,7 @@ class MlflowTracker:
         with nullcontext(here) if here else tempfile.TemporaryDirectory() as folder:
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, text in files.items():
-                Path(folder, name).write_text(text)
+                Path(folder, name).write_text(text, encoding="utf-8")
                 if not here:
                     place.log_artifact(str(Path(folder, name)))
 
@@ -349,11 +349,11 @@ class MlflowTracker:
     def _artifact(self, artifacts: str, name: str) -> str:
         """A text beside a run, by the address that the run carries."""
         if here := _local(artifacts):
-            return Path(here, name).read_text()
+            return Path(here, name).read_text(encoding="utf-8")
         place = _artifacts_at(artifacts, self.uri)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                return Path(place.download_artifacts(name, folder)).read_text()
+                return Path(place.download_artifacts(name, folder)).read_text(encoding="utf-8")
             except Exception:
                 if name not in {Path(file.path).name for file in place.list_artifacts()}:
                     raise FileNotFoundError(name) from None  # the server answers: the file is gone, and not the server
