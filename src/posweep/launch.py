@@ -125,10 +125,8 @@ def _opened(
     executor: Executor, configuration: Configuration, plan: Plan, ledger: Ledger, say: Callable[[str], None]
 ) -> Iterator[None]:
     """What trials run on, taken before anything is made, unless there is nothing to run."""
-    if configuration.search.kind == "none" and len(ledger.finished(plan)) == len(plan):
-        yield
-        return
-    executor.open(configuration, ledger.folder, say)
+    if configuration.search.kind != "none" or len(ledger.finished(plan)) < len(plan):
+        executor.open(configuration, ledger.folder, say)
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """Addresses that are no cluster of ours: a sentence within seconds, and nothing of Ray's raw lines."""
 
+import signal
 import socket
 import subprocess
 import threading
@@ -50,6 +51,7 @@ ANSWERS = {
         "does not let this process in (authentication: its token is missing or incorrect here); it needs ",
     ),
     "another error": (1, "[C] raw\nposweep: RpcError: what it says.", "(RpcError: what it says); start one, or "),
+    "no answer": (-signal.SIGALRM, "[W] raw", "(something listens there, but it does not answer as a cluster does); "),
     "a crash": (-6, "[C] raw", "(something listens there, but it is no cluster); "),
 }
 
@@ -63,9 +65,3 @@ def test_what_ray_says_becomes_one_sentence(listening, monkeypatch, code, said, 
         assert sentence.startswith("executor.address: ")
         assert meaning in sentence
         assert "[" not in sentence
-
-
-def test_something_else_that_listens_is_not_waited_for(listening, monkeypatch):
-    monkeypatch.setattr(module, "ASKED", 0.1)
-    (sentence,) = address_problems(listening)
-    assert "(something listens there, but it does not answer as a cluster does)" in sentence

@@ -1,6 +1,8 @@
 """Two Ray nodes on one machine that share nothing but a storage: one is killed, another joins, and all trials finish."""
 
 import json
+import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -84,6 +86,39 @@ def test_nodes_that_are_not_as_they_should_be_are_refused_before_anything_is_mad
         shared = start(home, *asked[:3], environment=nodes.environment).communicate(timeout=120)[1]
         assert "executor.address: posweep 0.0.9" in shared
     assert not (home / "outputs" / "smoke" / "artifacts").exists()
+
+
+def test_a_cluster_started_by_hand_needs_its_token_and_nothing_of_the_driver(
+    short: Path, figures: dict[str, str]
+) -> None:
+    """As docs/operations.md starts it: a head without trials, a worker, a token. The driver does not even import torch."""
+    home = short / "driver"
+    home.mkdir()
+    with cluster(short, {}) as nodes:
+        nodes.add("head", cpus=0)
+        nodes.add("worker", cpus=2)
+        asked = ["sweep=smoke", "tracking=none", f"executor.address={nodes.address}"]
+        began = time.monotonic()
+        stranger = start(home, *asked, environment={"RAY_AUTH_MODE": "disabled"})
+        out, err = stranger.communicate(timeout=120)
+        took = time.monotonic() - began
+        assert (stranger.returncode, out) == (2, "")
+        assert err.startswith(f"executor.address: the Ray cluster at {nodes.address} does not let this process in (")
+        assert len(err.splitlines()) == 1  # nothing of Ray's own
+        assert list(home.iterdir()) == []
+        driver = (
+            "import sys; from posweep import cli; cli.run(sys.argv[1:]); "
+            "sys.exit('torch' in sys.modules and 'torch is here')"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", driver, *asked], cwd=home, env={**os.environ, **nodes.environment},
+            capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stderr == ""
+    assert ran.stdout.startswith("making the SFT policy …")
+    assert len(list((home / "outputs" / "smoke" / "ledger").glob("*.json"))) == 6
+    figures["a cluster that wants a token and gets none: to the sentence"] = f"{took:.0f} s"
 
 
 def test_another_machine_with_the_same_storage_goes_on(short: Path, figures: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ Ray's own client writes raw lines to standard error and tries again for half a m
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -12,11 +13,14 @@ from collections.abc import Sequence
 
 TIMEOUT = 5
 """Seconds a cluster may take to answer before anything is started."""
-ASKED = 20
-"""Seconds for a process that imports Ray, on a machine that is busy, and asks the cluster's control service."""
+ASKED = 8
+"""Seconds that its control service may take, which answers in hundredths of one."""
+IMPORTED = 60
+"""Seconds that the process which asks may take in all: on a busy machine Ray is imported in many."""
 ASK = """
-import sys
+import signal, sys
 from ray._raylet import GcsClient
+signal.alarm(int(sys.argv[2]))  # ends the process wherever it waits
 try:
     print(GcsClient(address=sys.argv[1]).cluster_id)
 except Exception as error:
@@ -55,17 +59,15 @@ def _refusal(address: str, asked: str) -> list[str]:
     """Something listens there; whether it is a cluster that this process may use."""
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", ASK, asked],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ASKED,
-            check=False,
-        )
+            [sys.executable, "-c", ASK, asked, str(ASKED)], capture_output=True, text=True, errors="replace",
+            timeout=IMPORTED, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return [silent(address, "something listens there, but it does not answer as a cluster does")]
+        return [silent(address, f"Ray could not ask in {IMPORTED} s")]
     if answer.returncode == 0:
         return []
+    if answer.returncode == -signal.SIGALRM:
+        return [silent(address, "something listens there, but it does not answer as a cluster does")]
     said = next((line for line in answer.stderr.splitlines() if line.startswith("posweep: ")), "")
     if "AuthenticationError" in said or "Unauthenticated" in answer.stderr:
         return [refused(address, "authentication: its token is missing or incorrect here")]

@@ -191,7 +191,7 @@ class RayExecutor:
         except Exception as error:
             if self.settings.address is None:
                 raise
-            raise PreflightError(refused(self.settings.address, first_line(error))) from error
+            raise PreflightError(refused(self.settings.address, _reason(error))) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own handler would print a stack and abort
 
@@ -347,6 +347,12 @@ def _looked_up_once() -> Iterator[None]:
         yield
     finally:
         del registry.get, registry.contains
+
+
+def _reason(error: Exception) -> str:
+    """What Ray says of a cluster that it cannot join; of two versions it says which in the lines that follow."""
+    said = " ".join(str(error).split())
+    return said[:300].rstrip(".") if said.startswith("Version mismatch") else first_line(error)
 
 
 def _socket_folder() -> str | None:
