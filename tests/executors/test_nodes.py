@@ -8,7 +8,15 @@ import pytest
 from posweep.config import configure
 from posweep.errors import ConfigError, PreflightError
 from posweep.executors import nodes, open_executor
-from posweep.executors.nodes import Inspection, mark, request_problems, unsatisfiable, versions, visit
+from posweep.executors.nodes import (
+    Inspection,
+    idle_gpu_problems,
+    mark,
+    request_problems,
+    unsatisfiable,
+    versions,
+    visit,
+)
 from posweep.settings import ExecutorSettings, TrialResources
 
 
@@ -149,6 +157,32 @@ def test_requests_that_no_node_satisfies_are_all_said_with_what_there_is():
 def test_a_core_here_and_a_gpu_there_make_no_node():
     settings = ExecutorSettings(trial_resources=TrialResources(cpu=4, gpu=1))
     assert unsatisfiable(settings, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])
+
+
+def test_gpus_that_would_be_idle_for_lack_of_cores_are_said():
+    """Two nodes of eight GPUs and the eight cores that Slurm's job had by default ran two trials each."""
+    settings = ExecutorSettings(trial_resources=TrialResources(cpu=4, gpu=1))
+    assert idle_gpu_problems(settings, [{"CPU": 8.0, "GPU": 8.0}] * 2) == [
+        "executor.trial_resources.cpu: a trial asks for 4 cores and 1 GPU; the GPUs of the cluster are enough for 16 trials "
+        "at a time, the cores of the same nodes for 4. Ask for fewer cores, give the nodes more (sbatch --cpus-per-task), "
+        "or set executor.workers=4 to leave GPUs idle."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "there"),
+    [
+        ({}, [{"CPU": 32.0, "GPU": 8.0}, {"CPU": 2.0}]),
+        ({"workers": 2}, [{"CPU": 8.0, "GPU": 8.0}]),
+        ({}, [{"CPU": 0.0, "GPU": 4.0}, {"CPU": 4.0, "GPU": 1.0}]),  # a head that is not meant for trials
+        ({"trial_resources": TrialResources(cpu=4, gpu=0)}, [{"CPU": 8.0, "GPU": 8.0}]),
+        ({"trial_resources": TrialResources(cpu=1, gpu=0.1)}, [{"CPU": 10.0, "GPU": 1.0}]),
+    ],
+    ids=["enough", "as wanted", "head", "no gpu", "fractions"],
+)
+def test_gpus_that_work_or_are_left_idle_on_purpose_are_no_problem(settings, there):
+    asked = {"trial_resources": TrialResources(cpu=4, gpu=1), **settings}
+    assert idle_gpu_problems(ExecutorSettings(**asked), there) == []
 
 
 @pytest.mark.parametrize("kind", ["ray", "local"])

@@ -235,3 +235,26 @@ def request_problems(requests: Mapping[str, TrialResources], nodes: Iterable[Map
         "executor.wait_minutes for one that is still to join."
         for place, asked in requests.items()
     ]
+
+
+def idle_gpu_problems(settings: ExecutorSettings, nodes: Iterable[Mapping[str, float]]) -> list[str]:
+    """The sentence for GPUs that no trial could ever use, for lack of cores beside them; `executor.workers` accepts it.
+
+    Args:
+        settings: with the request of a trial, and how many are wanted at the same time.
+        nodes: what each node has in all, as Ray calls it; one without cores is not meant for trials.
+    """
+    asked = settings.trial_resources
+    if not asked.gpu or not asked.cpu:
+        return []
+    gpu_nodes = [node for node in nodes if node.get("GPU", 0) and node.get("CPU", 0)]
+    by_gpus = [int(node["GPU"] / asked.gpu + 1e-9) for node in gpu_nodes]
+    by_cores = [int(node["CPU"] / asked.cpu + 1e-9) for node in gpu_nodes]
+    wanted, fit = sum(by_gpus), sum(map(min, by_gpus, by_cores))
+    if fit in (0, wanted) or (settings.workers and settings.workers <= fit):
+        return []
+    return [
+        f"executor.trial_resources.cpu: a trial asks for {asked.cpu:g} cores and {asked.gpu:g} GPU; the GPUs of the cluster "
+        f"are enough for {wanted} trials at a time, the cores of the same nodes for {fit}. Ask for fewer cores, give the "
+        f"nodes more (sbatch --cpus-per-task), or set executor.workers={fit} to leave GPUs idle."
+    ]

@@ -26,7 +26,7 @@ from posweep.executors import nodes
 from posweep.executors.address import address_problems, refused
 from posweep.executors.base import ArtifactSummary, Event, Listener, Work, core_problem, gpu_problem, gpus_here
 from posweep.executors.cohorts import cohorts
-from posweep.executors.nodes import Errand, Inspection, request_problems, unsatisfiable
+from posweep.executors.nodes import Errand, Inspection, idle_gpu_problems, request_problems, unsatisfiable
 from posweep.folder import asked_to_stop
 from posweep.mirror import driver_mirror
 from posweep.settings import Configuration, ExecutorSettings
@@ -81,6 +81,8 @@ class RayExecutor:
             self._wait_for_nodes(say)
             resources = _resources()
             problems = request_problems(unsatisfiable(self.settings, resources), resources)
+            if self.settings.address:
+                problems += idle_gpu_problems(self.settings, resources)
             if self.settings.address or self.settings.storage:
                 problems += Inspection(configuration, folder).problems(_visited)
             if problems:
