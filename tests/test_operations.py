@@ -16,8 +16,8 @@ COMMANDS = re.findall(r"^posweep .*$", PAGE, re.M)
 
 @pytest.fixture(scope="module")
 def source() -> str:
-    """The package's text, with the pieces of a sentence put together."""
-    files = sorted((ROOT / "src" / "posweep").rglob("*.py"))
+    """The text of the package and of its one script, with the pieces of a sentence put together."""
+    files = [*sorted((ROOT / "src" / "posweep").rglob("*.py")), ROOT / "jobs" / "slurm.sh"]
     text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     return re.sub(r'"\s*\n\s*f?"', "", text)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-import ray
 import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
 
 from posweep.cli import VERBS
 from posweep.config import configure
@@ -33,7 +33,34 @@ POD = {
                     "additionalProperties": False,
                     "properties": {
                         "runAsNonRoot": {"type": "boolean"}, "runAsUser": {"type": "integer"},
-                        "fsGroup": {"type": "integer"},
+                        "fsGroup": {"type": "integer"}, "fsGroupChangePolicy": {"enum": ["Always", "OnRootMismatch"]},
+                    },
+                },
+                "runtimeClassName": {"type": "string"},
+                "nodeSelector": {"type": "object", "additionalProperties": {"type": "string"}},
+                "tolerations": {
+                    "type": "array",
+                    "items": {
+                        "type": "object", "additionalProperties": False,
+                        "properties": {
+                            "key": {"type": "string"}, "operator": {"enum": ["Exists", "Equal"]},
+                            "value": {"type": "string"},
+                            "effect": {"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+                        },
+                    },
+                },
+                "volumes": {
+                    "type": "array",
+                    "items": {
+                        "type": "object", "required": ["name"], "additionalProperties": False,
+                        "properties": {
+                            "name": {"type": "string"},
+                            "persistentVolumeClaim": {"type": "object", "required": ["claimName"]},
+                            "emptyDir": {
+                                "type": "object", "additionalProperties": False,
+                                "properties": {"medium": {"enum": ["", "Memory"]}, "sizeLimit": {"type": "string"}},
+                            },
+                        },
                     },
                 },
                 "containers": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/container"}},
@@ -59,6 +86,20 @@ RAYJOB = {
                     "items": {
                         "type": "object", "additionalProperties": False,
                         "properties": {"secretRef": {"type": "object", "required": ["name"]}},
+                    },
+                },
+                "env": {
+                    "type": "array",
+                    "items": {
+                        "type": "object", "required": ["name", "value"], "additionalProperties": False,
+                        "properties": {"name": {"type": "string"}, "value": {"type": "string"}},
+                    },
+                },
+                "volumeMounts": {
+                    "type": "array",
+                    "items": {
+                        "type": "object", "required": ["name", "mountPath"], "additionalProperties": False,
+                        "properties": {"name": {"type": "string"}, "mountPath": {"type": "string", "pattern": "^/"}},
                     },
                 },
                 "resources": {
@@ -121,42 +162,110 @@ RAYJOB = {
 """The fields that we use of KubeRay's RayJob, after the CRD reference of KubeRay 1.6 (`ray.io/v1`): no other is allowed."""
 
 
-def read(name: str) -> dict[str, Any]:
-    return yaml.safe_load((JOBS / name).read_text())
+def read(name: str, kind: str | None = None) -> dict[str, Any]:
+    """A file's one document, or its only one of a kind."""
+    (document,) = (
+        each for each in yaml.safe_load_all((JOBS / name).read_text()) if kind is None or each["kind"] == kind
+    )
+    return document
+
+
+def pods() -> list[dict[str, Any]]:
+    """The specs of the head and of each kind of worker."""
+    groups = read("rayjob.yaml", "RayJob")["spec"]["rayClusterSpec"]
+    return [group["template"]["spec"] for group in (groups["headGroupSpec"], *groups["workerGroupSpecs"])]
 
 
 def test_the_cluster_keeps_to_rays_own_schema():
-    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     cluster = read("ray_cluster.yaml")
-    jsonschema.validate(cluster, schema)
+    validate_config(prepare_config(cluster))
     types = cluster["available_node_types"]
     assert cluster["head_node_type"] in types
     assert all(each.get("max_workers", 0) <= cluster["max_workers"] for each in types.values())
 
 
 def test_the_job_keeps_to_what_kuberay_takes():
-    job = read("rayjob.yaml")
+    job = read("rayjob.yaml", "RayJob")
     jsonschema.Draft202012Validator(RAYJOB).validate(job)
     groups = job["spec"]["rayClusterSpec"]
-    pods = [groups["headGroupSpec"], *groups["workerGroupSpecs"]]
-    assert groups["rayVersion"] == ray.__version__
+    assert f"ray=={groups['rayVersion']}" in (ROOT / "constraints.txt").read_text().splitlines()
     assert groups["authOptions"] == {"mode": "token"}
-    images = {container["image"] for pod in pods for container in pod["template"]["spec"]["containers"]}
-    assert len(images) == 1  # the same posweep everywhere
-    for pod in pods:
-        spec = pod["template"]["spec"]
+    for spec in pods():
         assert spec["terminationGracePeriodSeconds"] >= 30  # a trial may take 25 s to write a checkpoint
         assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["securityContext"]["runAsUser"] == spec["securityContext"]["fsGroup"] == 1000  # as in the image
+
+
+def test_images_are_those_that_the_dockerfile_says_how_to_build():
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    dockerfile = (JOBS / "Dockerfile").read_text()
+    built = dict(re.findall(r"^#   docker build .*-t (\S+)(.*)$", dockerfile, re.MULTILINE))
+    gpu = f"REGISTRY/posweep:{version}-gpu"
+    assert set(built) == {f"REGISTRY/posweep:{version}", gpu}
+    assert [tag for tag, rest in built.items() if "DEVICE=gpu" in rest] == [gpu]
+    assert f"org.opencontainers.image.version={version} " in dockerfile
+    assert {container["image"] for spec in pods() for container in spec["containers"]} == {gpu}
+    assert read("ray_cluster.yaml")["docker"]["image"] == gpu
+    for file in JOBS.iterdir():
+        assert set(re.findall(r"REGISTRY/[\w:.-]+\w", file.read_text())) <= set(built)
+
+
+def test_workers_have_the_gpu_that_trials_ask_for_and_the_head_none(monkeypatch):
+    monkeypatch.setattr("fsspec.get_filesystem_class", lambda _: object)  # s3fs is in the image, not here
+    head, *workers = pods()
+    entry = shlex.split(read("rayjob.yaml", "RayJob")["spec"]["entrypoint"])
+    asked = configure(entry[1:]).executor.trial_resources
+    assert "executor.trial_resources.gpu=1" in entry
+    assert "nvidia.com/gpu" not in json.dumps(head)
+    for spec in workers:
+        resources = spec["containers"][0]["resources"]
+        assert resources["requests"] == resources["limits"]
+        assert resources["limits"]["nvidia.com/gpu"] == asked.gpu
+        assert int(resources["limits"]["cpu"]) >= asked.cpu
+    types = read("ray_cluster.yaml")["available_node_types"]
+    assert types["head"]["resources"] == {"CPU": 0, "GPU": 0}
+    assert types["gpu"]["resources"]["GPU"] == asked.gpu
+    assert types["gpu"]["resources"]["CPU"] >= asked.cpu
+
+
+def test_weights_are_fetched_once_for_all_pods_and_shared_memory_is_large_enough():
+    claim = read("rayjob.yaml", "PersistentVolumeClaim")
+    assert claim["apiVersion"] == "v1"
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for spec in pods():
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in spec["containers"][0]["volumeMounts"]}
+        home = next(each["value"] for each in spec["containers"][0]["env"] if each["name"] == "HF_HOME")
+        assert mounts[home]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+        assert mounts["/dev/shm"]["emptyDir"]["medium"] == "Memory"
+        assert ("ENV", f"HF_HOME={home}") in instructions()
+    options = read("ray_cluster.yaml")["docker"]["run_options"]
+    assert any(option.startswith("--volume ") and option.endswith(f":{home}") for option in options)
+
+
+def test_secrets_have_a_place_in_each_submission():
+    """None has to be there."""
+    for spec in pods():
+        assert spec["containers"][0]["envFrom"] == [{"secretRef": {"name": "posweep-secrets", "optional": True}}]
+    cluster = read("ray_cluster.yaml")
+    assert "~/.config/posweep/secrets" in cluster["file_mounts"]
+    for command in cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"]:
+        assert command == "ray stop" or command.startswith("set -a; . ~/.config/posweep/secrets; ray start ")
+    for file in ("rayjob.yaml", "ray_cluster.yaml", "slurm.sh", "Dockerfile"):
+        text = (JOBS / file).read_text()
+        assert ".config/posweep/secrets" in text
+        assert "HF_TOKEN" in text
+        assert not re.search(r"--from-literal|--env \w*(TOKEN|KEY|PASSWORD)=", text)  # a command line is read by others
 
 
 def commands() -> list[str]:
     """Every posweep command that a submission or its header shows; a line that ends in a backslash goes on."""
-    found = [" ".join(read("rayjob.yaml")["spec"]["entrypoint"].split())]
+    found = [" ".join(read("rayjob.yaml", "RayJob")["spec"]["entrypoint"].split())]
     for file in sorted(JOBS.iterdir()):
         head = re.sub(r"\\\n#\s*", "", "".join(line for line in file.open() if line.startswith("#")))
         for line in head.splitlines():
             if example := re.match(
-                r"#   (?:sbatch .*jobs/slurm.sh|.*?'posweep|.*? posweep) ((?:\w+ )?sweep=[^']*)", line
+                r"#   (?:sbatch .*jobs/slurm.sh|.*?'posweep|.*?[ /]posweep(?::\S+)?) ((?:\w+ )?sweep=[^']*)", line
             ):
                 found.append(f"posweep {example[1]}")
     return found
@@ -182,7 +291,7 @@ def test_there_are_commands_in_every_header():
 
 # --- the image
 
-INSTRUCTION = re.compile(r"^(ARG|CMD|COPY|ENTRYPOINT|FROM|RUN|USER|WORKDIR|ENV)\s+(.+)$")
+INSTRUCTION = re.compile(r"^(ARG|CMD|COPY|ENTRYPOINT|ENV|FROM|LABEL|RUN|USER|WORKDIR)\s+(.+)$")
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -203,12 +312,24 @@ def test_what_the_image_copies_is_there():
     assert not {"outputs", ".", ".venv"} & set(copied)
 
 
+def test_nothing_else_gets_into_the_build():
+    """Outputs and databases hold data, environments gigabytes; a folder may hold secrets."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    said = [line for line in lines if line and not line.startswith("#")]
+    copied = {name for kind, what in instructions() if kind == "COPY" for name in what.split()[:-1]}
+    assert said[0] == "*"
+    assert {line[1:] for line in said if line.startswith("!")} == copied
+
+
 def test_the_image_installs_what_is_declared_and_runs_as_nobody_special():
     said = instructions()
     text = "\n".join(f"{kind} {what}" for kind, what in said)
     assert [kind for kind, _ in said].index("USER") > max(i for i, (kind, _) in enumerate(said) if kind == "RUN")
     assert [what for kind, what in said if kind == "USER"] == ["posweep"]
-    assert json.loads(next(what for kind, what in said if kind == "ENTRYPOINT")) == ["posweep"]
+    assert json.loads(next(what for kind, what in said if kind == "ENTRYPOINT")) == [
+        "tini", "--", "posweep",
+    ]  # fmt: skip
+    assert " tini " in text
     project = (ROOT / "pyproject.toml").read_text()
     for extra in re.search(r"'\.\[(.+?)\]'", text)[1].split(","):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE)
