@@ -1,5 +1,6 @@
 """A user's mistake is a sentence and exit code 2, and leaves nothing behind; looking imports nothing heavy."""
 
+import json
 import os
 import re
 import shlex
@@ -129,6 +130,47 @@ def test_a_mistake_is_a_sentence_and_leaves_nothing_behind(posweep, tmp_path, co
     assert "Traceback" not in ran.err
     assert ran.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+BARE = {
+    "report x.csv": "x.csv: is a table; type: posweep report table=x.csv\n",
+    "demo": "demo: is a sweep; type: posweep sweep=demo\n",
+    "plan demo": "demo: is a sweep; type: posweep plan sweep=demo\n",
+    "plan sweep=demo train.epochs": "train.epochs: has no value; a setting is NAME=VALUE, as in sweep=demo.\n",
+    "plan sweep=demo --config-dir": "--config-dir: no such flag; posweep --help shows what there is.\n",
+}
+
+
+@pytest.mark.parametrize(("command", "sentence"), BARE.items())
+def test_a_bare_word_is_told_what_to_type(posweep, command, sentence):
+    assert posweep(*command.split()) == (2, "", sentence)
+
+
+@pytest.mark.parametrize(("word", "meant"), [("repot", "report"), ("demmo", "sweep=demo"), ("plna", "plan")])
+def test_a_misspelt_verb_or_sweep_is_recognised(posweep, word, meant):
+    assert posweep(word, "model=tiny").err.endswith(f" Did you mean {meant}?\n")
+
+
+def test_the_version_is_posweep_s(posweep):
+    assert re.fullmatch(r"posweep \d+\.\d+\.\d+\n", posweep("--version").out)
+
+
+def test_a_file_in_place_of_ours_is_said_beside_the_plan(posweep, tmp_path):
+    (tmp_path / "conf/train").mkdir(parents=True)
+    (tmp_path / "conf/train/default.yaml").write_text((ROOT / "conf/train/default.yaml").read_text() + "# mine\n")
+    ran = posweep("plan", "sweep=smoke", "keys=jsonl")
+    assert ran.err == "conf/train/default.yaml of the working folder is used in place of posweep's own.\n"
+    assert ran.out.startswith("{")
+
+
+def test_a_report_of_nothing_is_not_to_be_opened(tmp_path, capsys):
+    from posweep.console import print_summary
+
+    row = dict.fromkeys(("best", "median", "iqm", "p10", "share_beating_sft"))
+    row |= {"trials": 2, "finished": 0, "diverged": 0, "failed": 2}
+    (tmp_path / "summary.json").write_text(json.dumps({"primary_metric": "a/b", "methods": {"dpo": row}}))
+    print_summary(tmp_path)
+    assert capsys.readouterr().out == "Nothing was measured: no trial has finished.\n"
 
 
 def test_all_obstacles_come_at_once(posweep, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from posweep.checks import SECTIONS
-from posweep.config import configure, sweeps, tracking
+from posweep.config import configure, shadowing, sweeps, tracking
 from posweep.errors import ConfigError
 from posweep.fields import plain
 from posweep.objectives import OBJECTIVES, hyperparameters
@@ -162,6 +162,44 @@ def test_the_working_folder_comes_first(folder):
     assert (configuration.sweep.name, list(configuration.methods), configuration.train.epochs) == ("mine", ["dpo"], 7.0)
     assert {"own", "demo", "smoke"} <= set(sweeps())
     assert configure(["sweep=own"]).sweep.name == "smoke"
+
+
+def test_another_project_s_primary_configuration_is_not_ours(folder):
+    """A working folder may be another Hydra project's: its config.yaml, its hydra/ and its groups of other names."""
+    for name, text in {
+        "conf/config.yaml": "defaults: [{model: bert}]\nlr: 1\n", "conf/hydra.yaml": "x: 1\n",
+        "conf/hydra/job_logging/none.yaml": "version: 7\n", "conf/model/bert.yaml": "hidden: 3\n",
+        "sweeps/bayes.yaml": "program: train.py\nmethod: bayes\n", "sweeps/list.yaml": "- 1\n",
+    }.items():  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    assert configure(["sweep=demo"]).model.kind == "scratch"
+    assert shadowing() == []
+    assert tracking([]).kind == "mlflow"
+    assert not {"bayes", "list"} & set(sweeps())
+    assert problems("sweep=bayes") == [
+        "sweeps/bayes.yaml: its first line must be # @package _global_, or it is no sweep of posweep's."
+    ]
+    assert len(problems("sweep=list")) == 1
+
+
+def test_a_file_in_place_of_ours_is_said(folder):
+    (folder / "conf/train/default.yaml").write_text("epochs: 7.0\n")
+    said = "conf/train/default.yaml of the working folder is used in place of posweep's own."
+    assert configure(["sweep=demo"]).train.epochs == 7.0
+    assert shadowing() == [said]
+    assert problems("sweep=demo", "+train.lr=1")[-1] == said
+    (folder / "conf/train/default.yaml").write_bytes((CONF / "train/default.yaml").read_bytes())
+    configure(["sweep=demo"])
+    assert shadowing() == []  # the same file says the same
+
+
+@pytest.mark.parametrize("name", ["conf", "sweeps"])
+def test_a_file_called_as_our_folders_is_no_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("a file")
+    assert configure(["sweep=demo"]).sweep.name == "demo"
+    assert "demo" in sweeps()
 
 
 def test_a_method_on_the_command_line_keeps_only_its_blocks():

@@ -8,11 +8,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from posweep.errors import ConfigError, PosweepError
 from posweep.proxies import bypass_loopback
 from posweep.streams import any_reader, undecodable
+
+if TYPE_CHECKING:
+    from posweep.settings import Configuration
 
 # Telemetry is off by name, before any of these is imported.
 os.environ.update(
@@ -42,6 +47,7 @@ def _answered() -> int:
         )
         return 130
     except PosweepError as error:
+        sys.stdout.flush()  # what went wrong comes last, also where both go into one file
         for line in str(error).splitlines():
             print(line, file=sys.stderr)
         return error.exit_code
@@ -63,6 +69,10 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(problems)
     bypass_loopback()  # before any client or worker is made
     verb, rest = (argv[0], argv[1:]) if argv and argv[0] in VERBS else ("launch", list(argv))
+    if list(argv) == ["--version"]:
+        print(f"posweep {version('posweep')}")
+        return 0
+    rest = ["--help"] if list(argv) == ["help"] else rest
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in rest):
         from posweep.config import show
 
@@ -70,10 +80,34 @@ def run(argv: Sequence[str]) -> int:
         return 0
     if "-m" in rest or "--multirun" in rest:
         raise ConfigError("-m: posweep has no multirun; a sweep's blocks say which trials to run (sweeps/*.yaml).")
-    if verb == "launch" and rest and "=" not in rest[0] and rest[0].isidentifier():
-        raise ConfigError(f"{rest[0]}: no such verb; there are {', '.join(VERBS)} (none launches the sweep).")
+    if problems := _bare_words(verb, rest):
+        raise ConfigError(problems)
     VERBS[verb](list(rest))
     return 0
+
+
+def _bare_words(verb: str, arguments: Sequence[str]) -> list[str]:
+    """One sentence per argument that is neither NAME=VALUE nor a folder: what it may have been meant for, as it is typed."""
+    problems, words = [], [a for a in arguments if "=" not in a and not a.startswith("~") and not Path(a).is_dir()]
+    if not words:
+        return []
+    from posweep.checks import nearest
+    from posweep.config import sweeps
+
+    command = f"posweep {verb} " if verb != "launch" else "posweep "
+    for word in words:
+        if word.startswith("-"):
+            problems.append(f"{word}: no such flag; posweep --help shows what there is.")
+        elif word in sweeps():
+            problems.append(f"{word}: is a sweep; type: {command}sweep={word}")
+        elif word.endswith(TABLES):
+            problems.append(f"{word}: is a table; type: posweep report {shlex.quote(f'table={word}')}")
+        elif verb == "launch" and word == arguments[0] and word.isidentifier():
+            meant = nearest(word, VERBS) or nearest(f"sweep={word}", [f"sweep={name}" for name in sweeps()])
+            problems.append(f"{word}: no such verb; there are {', '.join(VERBS)} (none launches the sweep).{meant}")
+        else:
+            problems.append(f"{word}: has no value; a setting is NAME=VALUE, as in sweep=demo.")
+    return problems
 
 
 def launch(overrides: list[str]) -> None:
@@ -91,10 +125,10 @@ def judge(overrides: list[str]) -> None:
 
 def _launch(overrides: list[str], train: bool, failed_only: bool = False) -> None:
     from posweep import launch as stage
-    from posweep.config import configure, dump
+    from posweep.config import dump
     from posweep.folder import folder_of
 
-    configuration = configure(overrides)
+    configuration = _configured(overrides)
     failed: PosweepError | None = None
     try:
         stage.launch(configuration, dump(overrides), train=train, failed_only=failed_only)
@@ -112,7 +146,6 @@ def plan(overrides: list[str]) -> None:
     """posweep plan sweep=NAME: what would run; keys=all lists every trial, keys=jsonl as JSON lines; plan.probe=true runs a
     short trial per method first, to know the time."""
     from posweep import console
-    from posweep.config import configure
 
     rest, own = _own(overrides, "keys", "plan.probe")
     problems = [
@@ -122,7 +155,7 @@ def plan(overrides: list[str]) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-    configuration = configure(rest)
+    configuration = _configured(rest)
     if own.get("plan.probe") == "true":
         console.print_probe(configuration)
     show = {"all": console.print_keys, "jsonl": console.print_lines}.get(own.get("keys", ""), console.print_plan)
@@ -132,29 +165,26 @@ def plan(overrides: list[str]) -> None:
 def show_status(overrides: list[str]) -> None:
     """posweep status sweep=NAME: what has become of it."""
     from posweep import console
-    from posweep.config import configure
 
-    console.print_status(configure(overrides))
+    console.print_status(_configured(overrides))
 
 
 def trial(overrides: list[str]) -> None:
     """posweep trial sweep=NAME key=KEY: one trial here and now."""
     from posweep import console
-    from posweep.config import configure
 
     rest, own = _own(overrides, "key")
-    console.print_trial(configure(rest), _key(own))
+    console.print_trial(_configured(rest), _key(own))
 
 
 def export(overrides: list[str]) -> None:
     """posweep export sweep=NAME key=KEY: the trained policy as a Hugging Face folder; to=FOLDER, merged=false."""
     from posweep import console
-    from posweep.config import configure
 
     rest, own = _own(overrides, "key", "to", "merged")
     if own.get("merged", "true") not in ("true", "false"):
         raise ConfigError(f"merged: must be true (one model) or false (adapters alone), got {own['merged']!r}.")
-    console.print_export(configure(rest), _key(own), own.get("to", ""), own.get("merged", "true") == "true")
+    console.print_export(_configured(rest), _key(own), own.get("to", ""), own.get("merged", "true") == "true")
 
 
 def report(overrides: list[str]) -> None:
@@ -212,6 +242,9 @@ def ui(overrides: list[str]) -> None:
     serve(tracking(rest).uri, int(port))
 
 
+TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+"""How the files that a report reads as tables end."""
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "launch": launch,
     "plan": plan,
@@ -233,6 +266,16 @@ def _listed(text: str) -> list[str]:
     """`a` or `[a,b]` as a list."""
     inside = text.removeprefix("[").removesuffix("]") if text.startswith("[") and text.endswith("]") else text
     return [name.strip().strip("'\"") for name in inside.split(",") if name.strip()]
+
+
+def _configured(overrides: Sequence[str]) -> Configuration:
+    """The configuration, and a line on stderr for each file that stands in for one of ours."""
+    from posweep.config import configure, shadowing
+
+    configuration = configure(overrides)
+    for line in shadowing():
+        print(line, file=sys.stderr)
+    return configuration
 
 
 def _own(overrides: Sequence[str], *names: str) -> tuple[list[str], dict[str, str]]:

@@ -1,7 +1,8 @@
 """The door to Hydra: compose `conf/` and `sweeps/`, turn the result into plain frozen data, report every mistake at once.
 
 Nobody above or below this module sees a `DictConfig`. `sweeps/*.yaml` is the group `sweep`; the working folder's `conf/`
-and `sweeps/` come first, then the package's own.
+and `sweeps/` come first, then the package's own. The primary configuration (`config.yaml`) and Hydra's own section are
+always the package's: a working folder may be another Hydra project's.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ from posweep.settings import Configuration, TrackingSettings
 EVERY_METHOD = "method/all"
 """The choice that stands for every method there is; no file, so that a new method need not be entered anywhere."""
 
+WORKING_FOLDER = "working folder"
+"""The provider of the configurations that a user brings."""
+
+_shadowing: dict[str, None] = {}
+"""Files of the working folder that the last composition took in place of the package's, in order."""
+
 SEVERAL = re.compile(r"sweep=\s*\[")
 """An override that names a list of sweeps."""
 
@@ -53,14 +60,37 @@ class PosweepSource(FileConfigSource):  # type: ignore[misc]
         if config_path.removesuffix(".yaml") == EVERY_METHOD:
             everything = OmegaConf.create({"defaults": list(OBJECTIVES)})
             return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", everything, {"package": None})
-        file = f"{self.path}/{_within(config_path).removesuffix('.yaml')}.yaml"
+        relative = f"{_within(config_path).removesuffix('.yaml')}.yaml"
+        file = f"{self.path}/{relative}"
         try:
             found = super().load_config(_within(config_path))
         except UnicodeDecodeError as error:
             raise ConfigError(f"{file}: is no UTF-8 text ({error.reason} at byte {error.start}).") from None
         if not OmegaConf.is_dict(found.config):
             raise ConfigError(f"{file}: must be a mapping of settings, not a list.")
+        if config_path.startswith("sweep/") and found.header.get("package") != "_global_":
+            raise ConfigError(
+                f"{relative}: its first line must be # @package _global_, or it is no sweep of posweep's."
+            )
+        if self._shadows(relative):
+            _shadowing[relative] = None
         return found
+
+    def _shadows(self, relative: str) -> bool:
+        """Whether this file stands in for one of the package's that says something else."""
+        package = search_folders()["posweep"] / relative
+        return (
+            self.provider == WORKING_FOLDER
+            and package.is_file()
+            and package.read_bytes() != Path(self.path, relative).read_bytes()
+        )
+
+    def _is_hidden(self, config_path: str) -> bool:
+        """Whether this is a file that only the package brings: the primary configuration, or one of Hydra's own."""
+        if self.provider != WORKING_FOLDER:
+            return False
+        head, _, rest = config_path.removesuffix(".yaml").partition("/")
+        return head == "hydra" or (not rest and Path(self.path, "conf", f"{head}.yaml").is_file())
 
     def available(self) -> bool:
         """Whether the folder holds configurations at all."""
@@ -68,17 +98,25 @@ class PosweepSource(FileConfigSource):  # type: ignore[misc]
 
     def is_group(self, config_path: str) -> bool:
         """Whether this is a folder of choices."""
-        return bool(super().is_group(_within(config_path)))
+        return config_path.partition("/")[0] != "hydra" and bool(super().is_group(_within(config_path)))
 
     def is_config(self, config_path: str) -> bool:
         """Whether this is a file, or stands for all files of its group."""
+        if self._is_hidden(config_path):
+            return False
         every = config_path.removesuffix(".yaml") == EVERY_METHOD and self.is_group("method")
         return every or bool(super().is_config(_within(config_path)))
 
     def list(self, config_path: str, results_filter: Any) -> Any:
         """The choices of a group, or the groups themselves."""
         folder = Path(self.path) / _within(config_path)
-        names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+        try:
+            names = {file.name for file in folder.iterdir()}
+        except OSError:  # no folder, or none that can be read
+            names = set()
+        if config_path == "sweep":
+            names = {name for name in names if _is_sweep(folder / name)}
+        names = {name for name in names if not self._is_hidden(f"{config_path}/{name}".lstrip("/"))}
         names |= {"": {"sweep"}, "method": {"all.yaml"}}.get(config_path, set())
         found: Any = []
         for name in sorted(names):
@@ -99,7 +137,7 @@ def search_folders() -> dict[str, Path]:
     """Where configurations are looked for, in order."""
     package = Path(__file__).parent
     own = package if (package / "conf").is_dir() else package.parents[1]
-    folders = {"working folder": Path.cwd(), "posweep": own}
+    folders = {WORKING_FOLDER: Path.cwd(), "posweep": own}
     return {"posweep": own} if Path.cwd() == own else folders
 
 
@@ -115,7 +153,21 @@ Plugins.instance().register(PosweepSearchPath)
 
 def sweeps() -> list[str]:
     """The sweeps that can be named, from all search folders."""
-    return sorted({file.stem for folder in search_folders().values() for file in (folder / "sweeps").glob("*.yaml")})
+    files = (file for folder in search_folders().values() for file in (folder / "sweeps").glob("*.yaml"))
+    return sorted({file.stem for file in files if _is_sweep(file)})
+
+
+def _is_sweep(file: Path) -> bool:
+    """Whether a file says that it is one; other tools keep theirs in a folder of the same name."""
+    try:
+        return bool(re.search(r"^# *@package +_global_", file.read_text(encoding="utf-8", errors="replace"), re.M))
+    except OSError:
+        return False
+
+
+def shadowing() -> list[str]:
+    """A sentence for each file of the working folder that the last composition took in place of the package's."""
+    return [f"{file} of the working folder is used in place of posweep's own." for file in _shadowing]
 
 
 def configure(overrides: Sequence[str]) -> Configuration:
@@ -129,12 +181,10 @@ def configure(overrides: Sequence[str]) -> Configuration:
     composed, choices = _compose(overrides)
     if not choices.get("sweep"):
         raise ConfigError(f"sweep: none named; add sweep=NAME, one of {', '.join(sweeps())}.")
-    if "sweep" in (composed["sweep"] or {}):
-        raise ConfigError(f"sweeps/{choices['sweep']}.yaml: its first line must be # @package _global_.")
     problems: list[str] = []
     configuration = checked(composed, f"sweeps/{choices['sweep']}.yaml", problems)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([*problems, *shadowing()])
     return configuration
 
 
@@ -201,6 +251,7 @@ def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         if _options(group):
             raise ConfigError(f"{group}: none named; add {group}=NAME, one of {', '.join(_options(group))}.")
     GlobalHydra.instance().clear()
+    _shadowing.clear()
     try:
         with initialize(config_path=None, version_base="1.3", job_name="posweep"):
             composed = compose("config", overrides=list(overrides), return_hydra_config=True)

@@ -14,6 +14,9 @@ from posweep.terminal import open_console, table_of
 def print_summary(folder: Path, best: str = "chosen on half of the prompts, scored on the other") -> None:
     """The table of summary.json, and the page to open next; `best` says how that column was found."""
     summary, console = json.loads((folder / "summary.json").read_text(encoding="utf-8")), open_console()
+    if not any(row["finished"] + row["diverged"] for row in summary["methods"].values()):
+        console.print("Nothing was measured: no trial has finished.")
+        return
     names = ("trials", "finished", "diverged", "failed", "best", "median", "iqm", "p10", "share_beating_sft")
     table = table_of("method", *(name.replace("_", " ") for name in names), numbers=len(names))
     for method, row in summary["methods"].items():
