@@ -187,12 +187,15 @@ for port in random.sample(range(20000, 30000), 1000):
 print(port)'
 }
 
+name_folders
 for _ in 1 2 3; do
   address=$head_node:$(free_port)
   (serve_ray --head --port="${address#*:}" --include-dashboard=false) &
   running=($!)
   for _ in $(seq 600); do # two minutes
-    if [ -n "$signalled" ] || (exec 3<>"/dev/tcp/${address/://}") 2>/dev/null; then break 2; fi
+    if [ -n "$signalled" ]; then break 2; fi
+    # Ray gives itself 30 s for the second of these, after the first, and on a busy node may end for lack of time.
+    if (exec 3<>"/dev/tcp/${address/://}") 2>/dev/null && [ -e "$ray_folder/session_latest/sockets/raylet" ]; then break 2; fi
     kill -0 "${running[0]}" 2>/dev/null || break
     sleep 0.2
   done
@@ -210,7 +213,6 @@ if [ "$nodes" -gt 1 ] && [ -z "$signalled" ]; then
 fi
 
 if [ -z "$signalled" ]; then
-  name_folders
   TMPDIR=$scratch "$bin/posweep" "$@" "executor.address=$address" &
   sweep=$!
   code=0

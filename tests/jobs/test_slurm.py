@@ -108,8 +108,9 @@ def test_two_jobs_on_a_node_have_ports_and_folders_of_their_own(folder):
         assert {"--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"} <= set(ray)
 
 
-def test_a_port_that_was_taken_meanwhile_is_not_the_end(folder):
-    job = Submission(folder, "sweep=demo", NO_RAY_AT_FIRST="1")
+@pytest.mark.parametrize("trouble", ["NO_RAY_AT_FIRST", "SLOW_AT_FIRST"])
+def test_a_port_that_was_taken_meanwhile_or_a_slow_node_is_not_the_end(folder, trouble):
+    job = Submission(folder, "sweep=demo", **{trouble: "1"})
     code, out = job.end()
     assert code == 0, out
     first, second = job.called("ray")
