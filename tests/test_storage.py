@@ -151,3 +151,17 @@ def test_a_storage_whose_package_is_missing_says_which(monkeypatch) -> None:
         "executor.storage: s3://b/x needs a package that is not installed here (Install s3fs to access S3), and on "
         "every node."
     ]
+
+
+@pytest.mark.parametrize("sweep", ["v[12]", "v?", "v*"])
+def test_what_is_removed_is_no_pattern(sweep):
+    url = f"memory://{uuid.uuid4().hex}"
+    mine, other = Storage(f"{url}/{sweep}"), Storage(f"{url}/v1")
+    for storage in (mine, other):
+        storage.write("x/file", b"1")
+    mine.remove("x")
+    assert (mine.read("x/file"), other.read("x/file")) == (None, b"1")
+
+
+def test_a_chain_of_addresses_is_no_storage():
+    assert setting_problems("/shared/a::b")[0].startswith("executor.storage: /shared/a::b has '::' in it")

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from posweep.difference import changed_since
 from posweep.errors import ConfigError, PreflightError, TrialsFailed
@@ -67,7 +68,9 @@ def launch(
     if problems := ownership_problems(folder, name):
         raise PreflightError(problems)
     surroundings = (folder_problems(folder), tracker.preflight(), executor.preflight())
-    configuration, counts = ready(configuration, plan, list(itertools.chain(*surroundings)))
+    configuration, of_data = ready(configuration, plan, list(itertools.chain(*surroundings)))
+    for sentence in of_data.notes:
+        say(sentence)
     mirror = driver_mirror(configuration, folder)
     with (
         needs_room(folder),
@@ -88,7 +91,7 @@ def launch(
         chosen = [key for key in missing if wanted(recorder.plan.of(key))]
         if chosen or (damaged and not missing):  # what was damaged is made again
             rounds = _rounds(search, held, mirror, recorder)
-            _run(configuration, chosen, rounds, driver, stop, mirror, recorder, executor, counts)
+            _run(configuration, chosen, rounds, driver, stop, mirror, recorder, executor, of_data.facts)
         failures = ledger.failures(recorder.plan)
         _finish(configuration, recorder, "failed" if failures else "finished", say)
     _raise_failures(name, failures, len(recorder.plan), stop.reason)
@@ -194,7 +197,7 @@ def _rounds(search: Search | None, held: Mapping[str, str], mirror: NoMirror, re
 
 def _run(
     configuration: Configuration, missing: Sequence[str], rounds: Rounds, driver: str, stop: Stop, mirror: NoMirror,
-    recorder: Recorder, executor: Executor, counts: Mapping[str, int],
+    recorder: Recorder, executor: Executor, data_facts: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Make the artifacts, then run the trials under the eyes of the progress display."""
     ledger, folder, plan = recorder.ledger, mirror.folder, recorder.plan
@@ -202,7 +205,7 @@ def _run(
     found = shared_fingerprints(configuration) if settings.storage or settings.address else None
     with Progress(plan.trials, ledger.finished(plan), configuration.sweep.primary_metric) as progress:
         work = Work(configuration, folder, {spec.key: spec for spec in plan}, found, driver)
-        if why := _make_artifacts(configuration, mirror, progress, counts, executor, work):
+        if why := _make_artifacts(configuration, mirror, progress, data_facts, executor, work):
             work = dataclasses.replace(work, configuration=_one_by_one(configuration, why, progress.say))
         recorder.describe()
         progress.start(f"sweep {configuration.sweep.name}")
@@ -260,7 +263,7 @@ def _say_what_is_left(name: str, trials: int, missing: int, left: int, train: bo
 
 
 def _make_artifacts(
-    configuration: Configuration, mirror: NoMirror, progress: Progress, counts: Mapping[str, int], executor: Executor,
+    configuration: Configuration, mirror: NoMirror, progress: Progress, data_facts: Mapping[str, Any], executor: Executor,
     work: Work,
 ) -> str:  # fmt: skip
     """Everything trials share, before the first of them; and what the sweep as a whole has to say.
@@ -272,7 +275,6 @@ def _make_artifacts(
     summary = executor.make_artifacts(
         dataclasses.replace(work, specs={}), progress.say
     )  # which the trials are is no matter
-    data_facts = {f"data/{name}": count for name, count in counts.items()}
     facts = {**sweep_facts(configuration, summary.parameters), **data_facts, **summary.facts}
     header = SweepHeader(configuration.sweep.name, configuration.sweep.primary_metric, summary.baseline, facts)
     write_atomically(folder / OPPONENTS, [row.to_json() for row in summary.opponents])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from posweep import capacity, data, hub
@@ -22,10 +23,18 @@ JUDGE_PROMPTS = 20
 """Fewer prompts than this train no reward model, and hold out too few to know."""
 
 
+@dataclass(frozen=True)
+class DataFacts:
+    """What the page says about the data, and the sentences of a launch."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 def ready(
     configuration: Configuration, plan: Plan, surroundings: Sequence[str] = ()
-) -> tuple[Configuration, Mapping[str, int]]:
-    """The configuration with every name resolved to a commit, and the counts of its data.
+) -> tuple[Configuration, DataFacts]:
+    """The configuration with every name resolved to a commit, and what there is to say about its data.
 
     Args:
         surroundings: what is known to be wrong already.
@@ -48,7 +57,7 @@ def ready(
         problems += judge_problems(configuration)
     if problems:
         raise PreflightError(dict.fromkeys(problems))  # two of them may stumble over the same proxy
-    return configuration, loaded.counts if loaded else {}
+    return configuration, DataFacts(loaded.facts, loaded.notes) if loaded else DataFacts()
 
 
 def _loaded(configuration: Configuration, problems: list[str]) -> Preferences | None:

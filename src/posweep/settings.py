@@ -119,7 +119,8 @@ class DemoData:
 
 
 Columns = Mapping[str, str | None]
-"""Which column holds what: prompt, chosen, rejected · response_0, response_1, preference · response, label."""
+"""Which column holds what: prompt, chosen, rejected · response_0, response_1, preference · response, label; and, only
+where they are named, system and input."""
 
 
 @dataclass(frozen=True)

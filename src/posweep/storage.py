@@ -108,9 +108,17 @@ class Storage:
         return bool(self._try(lambda files: files.exists(self._path(name))))
 
     def remove(self, name: str) -> None:
-        """Remove a file or a folder, if it is there."""
+        """Remove a file or a folder, if it is there: file by file, for `rm` would take its name for a pattern."""
+
+        def remove(files: Any) -> None:
+            for path in files.find(self._path(name)):
+                files.rm_file(path)
+
         try:
-            self._try(lambda files: files.rm(self._path(name), recursive=True))
+            if protocol_of(self.url) in OBJECT_STORES:  # where files are all there is
+                self._try(remove)
+            else:
+                self._try(lambda files: files.rm(self._path(name), recursive=True))
         except FileNotFoundError:
             return
 
@@ -189,6 +197,8 @@ def setting_problems(url: str | None) -> list[str]:
             f"{place}: must be a folder by its absolute name or a URL such as s3://BUCKET/FOLDER, got {url!r}; "
             f"set {place}={Path(url).expanduser().absolute()}."
         ]
+    if "::" in url:
+        return [f"{place}: {shown} has '::' in it, by which fsspec chains addresses; name a folder or a URL without."]
     return _protocol_problems(protocol_of(url), f"{place}: {shown}")
 
 

@@ -105,6 +105,25 @@ PAIRS = {
         {"chosen": [{"role": "human", "content": "q"}, {"role": "gpt", "content": "good"}], "rejected": said("q", "bad")},
         pair(),
     ),
+    "one message in place of a list": (
+        {"prompt": said("q")[0], "chosen": answer("good")[0], "rejected": answer("bad")[0]}, pair(),
+    ),
+    "one message in place of a list, of two": (
+        {"prompt": "q", "response_0": answer("bad")[0], "response_1": answer("good")[0], "preference": 1}, pair(),
+    ),
+    "content in parts": (
+        {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}, {"type": "text", "text": "?"}]}],
+         "chosen": {"role": "assistant", "content": [{"type": "text", "text": "good"}]}, "rejected": "bad"},
+        pair("q?"),
+    ),
+    "ShareGPT": (
+        {"prompt": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "q"}],
+         "chosen": {"from": "gpt", "value": "good"}, "rejected": {"from": "gpt", "value": "bad"}},
+        pair((Message(**SYSTEM), *turns("q"))),
+    ),
+    "ShareGPT as a mapping of lists": (
+        {"chosen": {"from": ["human", "gpt"], "value": ["q", "good"]}, "rejected": said("q", "bad")}, pair(),
+    ),
     "the second of two": ({**OF_TWO, "preference": 1}, pair("q", "one", "zero")),
     "two answers of messages": (
         {"prompt": "q", "response_0": answer("good"), "response_1": answer("bad"),
@@ -112,6 +131,48 @@ PAIRS = {
         pair(),
     ),
 }  # fmt: skip
+
+
+TEXT = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+BRIEF = Message(**SYSTEM)
+IN_CONTEXT = {
+    "a system turn": ({**TEXT, "system": "Be brief."}, {"system": "system"}, (BRIEF, *turns("q"))),
+    "an empty system cell": ({**TEXT, "system": " "}, {"system": "system"}, "q"),
+    "a system cell that is null": ({**TEXT, "system": None}, {"system": "system"}, "q"),
+    "the same system turn twice": ({**TEXT, "prompt": [SYSTEM, *said("q")], "s": "Be brief."}, {"system": "s"},
+                                   (BRIEF, *turns("q"))),
+    "Alpaca's input": ({**TEXT, "input": "1, 2"}, {"input": "input"}, "q\n\n1, 2"),
+    "an instruction without input": ({**TEXT, "input": ""}, {"input": "input"}, "q"),
+    "both": ({**TEXT, "a": "Be brief.", "b": "1"}, {"system": "a", "input": "b"}, (BRIEF, *turns("q\n\n1"))),
+    "behind the last question": ({**TEXT, "prompt": said("a", "b", "c"), "input": "1"}, {"input": "input"},
+                                 turns("a", "b", "c\n\n1")),
+    "neither is read unasked": ({**TEXT, "system": "Be brief.", "input": "1"}, {}, "q"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "columns", "prompt"), IN_CONTEXT.values(), ids=IN_CONTEXT)
+def test_what_stands_around_a_prompt_in_columns_of_its_own(row, columns, prompt):
+    assert read(row, **columns) == pair(prompt)
+
+
+def test_a_label_has_its_context_too():
+    row = {"prompt": "q", "response": "a", "label": True, "system": "Be brief."}
+    assert read(row, system="system") == Labelled((BRIEF, *turns("q")), "a", True)
+
+
+def test_two_system_turns_contradict_each_other():
+    with pytest.raises(Malformed, match="has a system turn in its prompt and another in its system column"):
+        read(
+            {**TEXT, "prompt": [{"role": "system", "content": "Be long."}, *said("q")], "system": "x"}, system="system"
+        )
+    with pytest.raises(Malformed, match="system must be text, got 3"):
+        read({**TEXT, "system": 3}, system="system")
+
+
+def test_which_columns_are_not_used():
+    found = layout([*TEXT, "system", "source", "__index_level_0__"], {"system": "system"}, "data", "FILE")
+    assert found.unused([*TEXT, "system", "source", "__index_level_0__"]) == ("source",)
+    assert layout([*TEXT, "label"], {"label": None}, "data", "FILE").unused([*TEXT, "label"]) == ()
 
 
 @pytest.mark.parametrize(("row", "expected"), PAIRS.values(), ids=PAIRS)
@@ -210,7 +271,7 @@ MALFORMED = {
         {"chosen": [{"role": "tool", "content": "x"}], "rejected": []}, "the role of a message must be user, .*'tool'",
     ),
     "content in parts": (
-        {"chosen": [{"role": "user", "content": [{"text": "x"}]}], "rejected": []}, "chosen must be text, got",
+        {"chosen": [{"role": "user", "content": [{"text": "x"}]}], "rejected": []}, "the parts of a message must be",
     ),
     "text without turns": (
         {"chosen": "The sky is blue.", "rejected": "The sky is green."}, "chosen must be a transcript of turns 'Human: …'",

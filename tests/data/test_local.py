@@ -1,5 +1,8 @@
 import dataclasses
+import gzip
 import json
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -43,6 +46,26 @@ def test_reading(write):
         "iid": (PreferencePair("q", "good", "bad"),),
         "ood": (PreferencePair("r", "good", "bad"),),
     }
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.json", "train.jsonl.gz", "TRAIN.JSONL"])
+def test_a_byte_order_mark_is_no_part_of_a_line(write, tmp_path, name):
+    text = BOM + line("a").encode() + b"\r\n" + BOM + line("b").encode() + b"\n"  # two files, one behind the other
+    settings = write()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    (tmp_path / "iid.jsonl").write_bytes(BOM + line("q").encode())
+    loaded = data.load(dataclasses.replace(settings, train=name))
+    assert [pair.prompt for pair in loaded.train] == ["a", "b"]
+    assert loaded.evaluation["iid"][0].prompt == "q"
+
+
+def test_one_object_over_several_lines_is_a_row_of_a_json_file(write, tmp_path):
+    settings = write()
+    (tmp_path / "one.json").write_text(json.dumps(json.loads(line("a")), indent=1))
+    assert [pair.prompt for pair in data.load(dataclasses.replace(settings, train="one.json")).train] == ["a"]
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85"])
@@ -208,6 +231,11 @@ def test_a_split_of_a_saved_dictionary_is_named_by_its_folder(write, quiet_cache
             "train.json item 1: must be a JSON object, got",
         ),
         ("train.jsonl.gz", b"not zipped", "train.jsonl.gz: cannot be read"),
+        ("train.jsonl.gz", gzip.compress(b"x" * 99)[:-12] + b"\xff" * 12, "train.jsonl.gz: cannot be read"),
+        ("train.jsonl", b'[{"prompt": "p"}]', "train.jsonl: is one JSON list, and .jsonl has one object a line; name"),
+        ("train.jsonl", b'{"prompt": ' + b"9" * 9999 + b"}", "train.jsonl:1: is no JSON object that can be read"),
+        ("train.jsonl", b"[" * 99999, "train.jsonl:1: is no JSON object that can be read"),
+        ("train.jsonl", line("a").encode("utf-16"), "train.jsonl: is not UTF-8 (byte 0); save it as UTF-8"),
         ("train.parquet", b"not parquet", "train.parquet: is no parquet file that can be read"),
         ("folder/x", b"", "folder: is no saved data set; name a file"),
     ],
@@ -220,6 +248,92 @@ def test_files_that_cannot_be_read(write, quiet_cache, capfd, name, content, sai
     assert problem.startswith(said)
     assert problem.endswith(".")
     assert capfd.readouterr() == ("", "")
+
+
+# --- names that are patterns elsewhere
+
+NAMES = ["v[12]", "v?", "v*", "{v1,v2}", "a::b", "50%20", "a b", "#~ü", "c:d"]
+
+
+@pytest.mark.parametrize("kind", ["x.parquet", "x.jsonl", "saved"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_is_read_by_its_very_name(write, quiet_cache, encoded, name, kind):
+    """Beside it lie folders that its name would match as a pattern."""
+    import datasets
+
+    settings, rows = write(), {"v1": [json.loads(line("other"))], name: [json.loads(line("mine"))]}
+    for folder, content in rows.items():
+        (quiet_cache / folder).mkdir()
+        if kind == "saved":
+            datasets.Dataset.from_list(content).save_to_disk(quiet_cache / "plain")
+            shutil.move(quiet_cache / "plain", quiet_cache / folder / kind)
+        else:
+            (quiet_cache / folder / kind).write_bytes(getattr(encoded, kind[2:])(content))
+    loaded = data.load(dataclasses.replace(settings, train=f"{name}/{kind}"))
+    assert [pair.prompt for pair in loaded.train] == ["mine"]
+
+
+def test_a_changed_parquet_file_is_read_anew_though_its_time_stays(write, quiet_cache, encoded):
+    settings = dataclasses.replace(write(), train="x.parquet")
+    for prompt in ("before", "after!"):
+        (quiet_cache / "x.parquet").write_bytes(encoded.parquet([json.loads(line(prompt))]))
+        os.utime(quiet_cache / "x.parquet", (1e9, 1e9))
+        assert [pair.prompt for pair in data.load(settings).train] == [prompt]
+
+
+def test_parquet_as_other_programs_write_it(write, quiet_cache):
+    """Dictionaries of texts, an index of pandas, nulls, and conversations as lists of structs."""
+    import pandas as pd
+
+    said = [{"role": "user", "content": "a"}]
+    frame = pd.DataFrame(
+        {"prompt": [said, said], "chosen": ["good", None], "rejected": ["bad", "bad"]}, index=pd.Index(["x", "y"])
+    )
+    frame["rejected"] = frame["rejected"].astype("category")
+    frame.to_parquet(quiet_cache / "x.parquet")
+    loaded = data.load(dataclasses.replace(write(), train="x.parquet"))
+    assert loaded.train == (PreferencePair("a", "good", "bad"),)
+    assert loaded.counts["train/dropped: empty response"] == 1
+    assert not loaded.unused
+
+
+# --- columns that are not used
+
+
+def test_columns_that_are_not_used_are_said_once_for_sets_that_share_them(write):
+    more = {"source": "x", "system": "Be brief.", "judge": 3}
+    loaded = data.load(write([line("a", **more)], [line("q", **more)], [line("r", input="1")]))
+    assert loaded.unused == {**dict.fromkeys(("train", "iid"), ("source", "system", "judge")), "ood": ("input",)}
+    assert loaded.notes == (
+        "data: 3 columns are not used in train, iid: source, system, judge; +data.columns.system=system reads it as a "
+        "system turn before the prompt.",
+        "data: 1 column is not used in ood: input; +data.columns.input=input reads it behind the prompt, as Alpaca does.",
+    )
+    assert loaded.facts["columns not used"] == "source, system, judge (train, iid); input (ood)"
+    assert data.load(write()).notes == ()
+    assert "columns not used" not in data.load(write()).facts
+
+
+def test_many_columns_make_a_short_sentence(write):
+    (note,) = data.load(write([line("a", **{f"c{i}": i for i in range(20)})])).notes
+    assert note == "data: 20 columns are not used in train: c0, c1, c2, c3, c4, c5, c6, c7 and 12 more."
+
+
+def test_a_system_column_is_read_where_it_is_named(write):
+    settings = write(*[[line(name, system="Be brief.")] for name in "aqr"])
+    named = dataclasses.replace(settings, columns={"system": "system"})
+    loaded = data.load(named)
+    assert [turn.content for turn in loaded.train[0].prompt] == ["Be brief.", "a"]
+    assert not loaded.notes
+    assert data.fingerprints(named) != data.fingerprints(settings)
+
+
+def test_the_column_that_may_hold_the_prompt(write):
+    lines = [json.dumps({"question": "q", "chosen": "a", "rejected": "b"})]
+    assert problems(write(lines))[-1] == (
+        "data.columns.prompt: if a column of train.jsonl holds the prompt, name it: +data.columns.prompt=COLUMN, one of "
+        "question."
+    )
 
 
 def test_columns_of_other_names(write):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 
 import pytest
 
@@ -202,6 +203,55 @@ def test_a_folder_laid_out_like_a_data_set(quiet_cache, encoded):
     assert data.fingerprints(there) != before
     (problem,) = problems(dataclasses.replace(there, name=str(moved / "data/test.jsonl"), evaluation={}))
     assert problem.startswith(f"data.name: {moved}/data/test.jsonl is no folder; data=local reads files")
+
+
+def folder_of_splits(folder, encoded, name="train") -> HubData:
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_bytes(encoded.jsonl([plain(f"{name} {split}")]))
+    return HubData(name=str(folder))
+
+
+@pytest.mark.parametrize("name", ["v[12]", "v?", "v*", "a::b", "{v1,v2}", "a b", "50%20"])
+def test_a_folder_is_read_by_its_very_name(quiet_cache, encoded, name):
+    """Its own name, that of the folder above it, and that of a folder within it."""
+    folder_of_splits(quiet_cache / "v1", encoded, "other")
+    settings = folder_of_splits(quiet_cache / name, encoded, "mine")
+    inner = folder_of_splits(quiet_cache / "whole" / name, encoded, "inner")
+    folder_of_splits(quiet_cache / "whole" / "v1", encoded, "other")
+    below = folder_of_splits(quiet_cache / "above" / name / "below", encoded, "below")
+    within = HubData(name=str(quiet_cache / "whole"), folder=name)
+    for found, prompt in ((settings, "mine"), (inner, "inner"), (within, "inner"), (below, "below")):
+        assert data.load(found).train == (pair(f"{prompt} train"),)
+    source = EvaluationSource(name=str(quiet_cache / name))
+    assert data.load(DEMO, {"x": source}).evaluation["x"] == (pair("mine test"),)
+
+
+def test_a_changed_folder_is_read_anew_though_its_times_stay(quiet_cache, encoded):
+    settings = folder_of_splits(quiet_cache / "mine", encoded)
+    for prompt in ("before", "after!"):
+        for split in ("train", "test"):
+            (quiet_cache / f"mine/{split}.jsonl").write_bytes(encoded.jsonl([plain(f"{prompt} {split}")]))
+            os.utime(quiet_cache / f"mine/{split}.jsonl", (1e9, 1e9))
+        assert data.load(settings).train == (pair(f"{prompt} train"),)
+
+
+def test_a_byte_order_mark_in_a_folder(quiet_cache, encoded):
+    settings = folder_of_splits(quiet_cache / "mine", encoded)
+    file = quiet_cache / "mine/train.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert data.load(settings).train == (pair("train train"),)
+
+
+def test_columns_of_a_source_that_are_not_used(mine, quiet_cache, encoded):
+    local, file = mine
+    (quiet_cache / "mine.jsonl").write_bytes(encoded.jsonl([plain("m") | {"system": "Be brief."}]))
+    assert data.load(local, {"mine": file}).notes == (
+        "evaluation.sources.mine: 1 column is not used in mine: system; +evaluation.sources.mine.columns.system=system "
+        "reads it as a system turn before the prompt.",
+    )
+    named = dataclasses.replace(file, columns={"system": "system"})
+    assert [turn.role for turn in data.load(DEMO, {"mine": named}).evaluation["mine"][0].prompt] == ["system", "user"]
 
 
 def test_a_saved_dictionary_by_its_folder(quiet_cache):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ class Preferences:
         judge: pairs on prompts no trial sees, for judges that are trained.
         evaluation: held-out pairs by set name, one per prompt; their prompts are what policies answer.
         counts: what was read and what became of it, such as `train/rows` or `iid/dropped: chosen equals rejected`.
+        unused: the columns that nothing was read from, by set name; sets without any are left out.
+        notes: what a launch should say about that, a sentence each.
     """
 
     train: tuple[PreferencePair, ...]
@@ -27,6 +30,18 @@ class Preferences:
     judge: tuple[PreferencePair, ...]
     evaluation: Mapping[str, tuple[PreferencePair, ...]]
     counts: Mapping[str, int] = field(default_factory=dict)
+    unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the page says about the data: its counts, and which columns are not used."""
+        sets_by_columns: dict[str, list[str]] = {}
+        for name, columns in self.unused.items():
+            sets_by_columns.setdefault(", ".join(columns), []).append(name)
+        told = [f"{columns} ({', '.join(names)})" for columns, names in sets_by_columns.items()]
+        counts = {f"data/{name}": count for name, count in self.counts.items()}
+        return {**counts, "columns not used": "; ".join(told)} if told else counts
 
     @property
     def unpaired(self) -> bool:

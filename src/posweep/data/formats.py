@@ -5,8 +5,9 @@
     prompt, response_0, response_1, preference  which of the two is preferred: 0, 1, or the name of its column
     prompt, response, label                     one response and whether it is desirable (`completion` also names it)
 
-Columns of other names are given by `columns`: our name → theirs. A row that carries no preference is dropped for a reason
-that is counted; one that is not of its format is a mistake.
+Columns of other names are given by `columns`: our name → theirs. Two more are read where `columns` names them: `system` is a
+system turn before the prompt, `input` is what Alpaca sets behind an instruction. A row that carries no preference is dropped
+for a reason that is counted; one that is not of its format is a mistake.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from posweep.errors import DataError
-from posweep.records import Message, PreferencePair, Prompt, prompt_of
+from posweep.records import Message, PreferencePair, Prompt, messages, prompt_of
 
-ROLES = {"user": "user", "assistant": "assistant", "system": "system", "human": "user", "gpt": "assistant"}
+ROLES = {
+    "user": "user", "assistant": "assistant", "system": "system", "human": "user", "gpt": "assistant", "developer": "system",
+}  # fmt: skip
 """Names of roles, and what they mean."""
 TURN = re.compile(r"\n\n(Human|Assistant):")
 """Where a turn begins in the text of HH-RLHF; its first turn may have lost the empty line."""
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 EMPTY, EQUAL = "empty response", "chosen equals rejected"
 NO_ANSWER, NO_QUESTION = "the last turn is not the assistant's", "the prompt does not end with words of the user"
@@ -69,6 +73,13 @@ class Layout:
 
     format: Format
     names: Mapping[str, str]
+    context: Mapping[str, str] = field(default_factory=dict)  # `system` and `input`, where they are named
+    declined: tuple[str, ...] = ()  # our names that `columns` sets to null: a column that is there and not meant
+
+    def unused(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Those of a source's columns that nothing is read from; the index that pandas writes needs no word."""
+        used = {*self.names.values(), *self.context.values(), *self.declined}
+        return tuple(column for column in columns if column not in used and not PANDAS_INDEX.fullmatch(column))
 
     def read(self, values: Mapping[str, Any]) -> PreferencePair | Labelled:
         """What a row comes to.
@@ -79,7 +90,11 @@ class Layout:
         """
         if any(theirs not in values for theirs in self.names.values()):
             raise Malformed(f"must have {', '.join(self.names.values())}; it has {', '.join(values) or 'nothing'}.")
-        return self.format.read({ours: self._said(ours, values[theirs]) for ours, theirs in self.names.items()})
+        item = self.format.read({ours: self._said(ours, values[theirs]) for ours, theirs in self.names.items()})
+        if not self.context:
+            return item
+        told = {ours: _context(values.get(theirs), theirs) for ours, theirs in self.context.items()}
+        return replace(item, prompt=in_context(item.prompt, told.get("system", ""), told.get("input", "")))
 
     def _said(self, ours: str, value: Any) -> Any:
         """A cell; a preference that names a column of the data set by our name for it."""
@@ -103,11 +118,13 @@ def layout(found: Sequence[str], columns: Mapping[str, str | None], place: str, 
         raise DataError(_which_preference(found, columns, place, name))
     for one in FORMATS:
         if set(one.columns) <= set(names):
-            return Layout(one, {ours: names[ours] for ours in one.columns})
+            declined = tuple(ours for ours, theirs in columns.items() if theirs is None)
+            context = {ours: theirs for ours in CONTEXT if (theirs := columns.get(ours)) is not None}
+            return Layout(one, {ours: names[ours] for ours in one.columns}, context, declined)
     needed = " · ".join(", ".join(one.columns) for one in FORMATS)
     raise DataError(
         f"{name}: has the columns {', '.join(found) or 'none'}, but preferences need {needed}; "
-        f"{_setting(place, 'chosen', columns)}=COLUMN says which of its columns holds what, and so for the others."
+        f"{setting(place, 'chosen', columns)}=COLUMN says which of its columns holds what, and so for the others."
     )
 
 
@@ -121,9 +138,9 @@ def _names(found: Iterable[str], columns: Mapping[str, str | None]) -> dict[str,
 
 def _check_columns(found: Iterable[str], columns: Mapping[str, str | None], place: str, name: str) -> None:
     problems = [
-        f"{place}.columns.{ours}: no such column in any format; there are {', '.join(OURS)}."
+        f"{place}.columns.{ours}: no such column in any format; there are {', '.join((*OURS, *CONTEXT))}."
         for ours in columns
-        if ours not in OURS
+        if ours not in (*OURS, *CONTEXT)
     ]
     lacks = [f"{theirs} ({ours})" for ours, theirs in columns.items() if theirs is not None and theirs not in found]
     if lacks and not problems:
@@ -140,11 +157,11 @@ def _which_preference(found: Iterable[str], columns: Mapping[str, str | None], p
     example = candidates[0] if candidates else "COLUMN"
     return (
         f"{place}.columns.preference: must name the column that says which response is preferred, {there}; "
-        f"add {_setting(place, 'preference', columns)}={example}."
+        f"add {setting(place, 'preference', columns)}={example}."
     )
 
 
-def _setting(place: str, ours: str, columns: Mapping[str, str | None]) -> str:
+def setting(place: str, ours: str, columns: Mapping[str, str | None]) -> str:
     """How the command line sets it: what no file has is added."""
     return f"{'' if ours in columns else '+'}{place}.columns.{ours}"
 
@@ -184,6 +201,8 @@ FORMATS = (
 """Every format, the first that fits is taken."""
 OURS = tuple(dict.fromkeys(column for one in FORMATS for column in one.columns))
 """Our names of the columns."""
+CONTEXT = ("system", "input")
+"""Our names of columns that are read only where they are named: taken unasked, they would change what data come to."""
 
 
 def _preferred(preference: Any) -> int:
@@ -257,6 +276,28 @@ def _prompt(turns: tuple[Message, ...]) -> Prompt:
     return prompt_of(turns)
 
 
+def _context(found: Any, name: str) -> str:
+    """The text of a `system` or `input` column; an empty cell says nothing."""
+    return "" if found is None or not _text(found, name).strip() else found
+
+
+def in_context(prompt: Prompt, system: str, question_input: str) -> Prompt:
+    """A prompt with an input behind its last turn, as Alpaca writes it, and a system turn before the first.
+
+    Raises:
+        Malformed: it has another system turn already.
+    """
+    *before, asked = messages(prompt)
+    turns = (*before, Message(asked.role, f"{asked.content}\n\n{question_input}") if question_input else asked)
+    if not system:
+        return prompt_of(turns)
+    if turns[0].role != "system":
+        return prompt_of((Message("system", system), *turns))
+    if turns[0].content.strip() != system.strip():
+        raise Malformed("has a system turn in its prompt and another in its system column; one of them must go.")
+    return prompt_of(turns)
+
+
 def _with_turns(found: Any, name: str) -> Any:
     """An answer with all that stands before it, as messages."""
     return _transcript(found, name) if isinstance(found, str) else found
@@ -279,24 +320,55 @@ def _transcript(text: str, name: str) -> tuple[Message, ...]:
 
 
 def _turns(found: Any, name: str) -> tuple[Message, ...]:
-    """Messages; a mapping of lists is how older data sets hold a list of mappings."""
-    if isinstance(found, Mapping) and {"role", "content"} <= set(found):
-        found = [{"role": r, "content": c} for r, c in zip(found["role"], found["content"], strict=False)]
+    """Messages; a mapping is one message, or the lists of roles and contents that older data sets hold for several."""
+    if isinstance(found, Mapping):
+        found = _listed(found)
     if not isinstance(found, list | tuple):
         raise Malformed(f"{name} must be text or a list of messages (role, content), got {_short(found)}.")
     return tuple(_message(one, name) for one in found)
 
 
+def _listed(found: Mapping[str, Any]) -> Any:
+    """The messages of a mapping; what is no mapping of messages as it is."""
+    names = _message_names(found)
+    if names is None:
+        return found
+    roles, contents = (found[name] for name in names)
+    if not isinstance(roles, list | tuple):
+        return [found]
+    if not isinstance(contents, list | tuple):
+        return found
+    return [dict(zip(names, both, strict=True)) for both in zip(roles, contents, strict=False)]
+
+
+def _message_names(found: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a message calls its role and its content: ShareGPT says `from` and `value`."""
+    return next((names for names in (("role", "content"), ("from", "value")) if set(names) <= set(found)), None)
+
+
 def _message(found: Any, name: str) -> Message:
     if isinstance(found, Message):
         return found
-    if not isinstance(found, Mapping) or not {"role", "content"} <= set(found):
+    names = _message_names(found) if isinstance(found, Mapping) else None
+    if names is None:
         raise Malformed(f"{name} must be a list of messages with role and content, got {_short(found)}.")
-    if not isinstance(found["role"], str) or found["role"] not in ROLES:
-        raise Malformed(
-            f"{name}: the role of a message must be user, assistant or system, got {_short(found['role'])}."
-        )
-    return Message(ROLES[found["role"]], _text("" if found["content"] is None else found["content"], name))
+    role, content = (found[one] for one in names)
+    if not isinstance(role, str) or role not in ROLES:
+        raise Malformed(f"{name}: the role of a message must be user, assistant or system, got {_short(role)}.")
+    return Message(ROLES[role], _content(content, name))
+
+
+def _content(found: Any, name: str) -> str:
+    """The text of a message; of a list of parts, as endpoints take it, the text parts one behind the other."""
+    if not isinstance(found, list | tuple):
+        return _text("" if found is None else found, name)
+    for part in found:
+        if not isinstance(part, Mapping) or part.get("type") != "text":
+            said = (
+                f"one of type {_short(part['type'])}" if isinstance(part, Mapping) and "type" in part else _short(part)
+            )
+            raise Malformed(f"{name}: the parts of a message must be text ({{type: text, text: …}}), got {said}.")
+    return "".join(_text(part.get("text"), name) for part in found)
 
 
 def _text(found: Any, name: str) -> str:

@@ -36,7 +36,9 @@ def sources(settings: HubData) -> tuple[Source, Mapping[str, Source]]:
 
 
 def _split(settings: HubData, split: str, split_setting: str) -> Source:
-    asked = Asked("data", settings.name, split, split_setting, settings.subset, settings.folder)
+    asked = Asked(
+        "data", settings.name, split, split_setting, settings.subset, settings.folder, hub.is_here(settings.name)
+    )
     opened = partial(_of_data, settings, asked)
     return Source("data", f"{settings.name}[{split}]", settings.columns, opened, settings.seed)
 
@@ -44,7 +46,8 @@ def _split(settings: HubData, split: str, split_setting: str) -> Source:
 def evaluation_set(source: EvaluationSource, name: str) -> Source:
     """An evaluation set that is not the data's own."""
     place = f"evaluation.sources.{name}"
-    asked = Asked(place, source.name, source.split, f"{place}.split", source.subset, source.folder)
+    is_folder = hub.is_here(source.name)
+    asked = Asked(place, source.name, source.split, f"{place}.split", source.subset, source.folder, is_folder)
     return Source(place, _shown(source), source.columns, partial(_of_source, source, asked))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from posweep.data.base import Preferences, split_by_prompt
-from posweep.data.formats import Dropped, Labelled, Layout, Malformed, couple, layout
+from posweep.data.formats import Dropped, Labelled, Layout, Malformed, couple, layout, setting
 from posweep.data.rows import Row
 from posweep.errors import ConfigError, DataError
 from posweep.records import Example, PreferencePair, Prompt, prompt_text
@@ -20,6 +20,10 @@ READING = 1
 """Raised when the same rows would make other pairs; part of what determines them."""
 SHOWN = 5
 """Malformed rows named per source; more are counted."""
+COLUMNS_SHOWN = 8
+"""Columns that are not used named per sentence; more are counted."""
+LIKELY = {"system": ("system", "system_prompt"), "input": ("input",)}
+"""What data sets call the columns that are read only where they are named."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,16 @@ class Source:
 
 @dataclass
 class Found:
-    """What one source came to: pairs without exact duplicates, what became of its rows, and what is wrong with it."""
+    """What one source came to: pairs without exact duplicates, what became of its rows, and what is wrong with it.
 
+    `unused`: its columns that nothing was read from.
+    """
+
+    source: Source
     pairs: list[PreferencePair] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    unused: tuple[str, ...] = ()
 
 
 def assemble(settings: LocalData | HubData, train: Source, sets: Mapping[str, Source]) -> Preferences:
@@ -90,6 +99,8 @@ def _preferences(
         judge=judge,
         evaluation=evaluation,
         counts=_named({"train": found, **held_out}),
+        unused=_unused({"train": found, **held_out}),
+        notes=unused_notes({"train": found, **held_out}),
     )
 
 
@@ -106,11 +117,47 @@ def beside(world: Preferences, sets: Mapping[str, Source]) -> Preferences:
     if problems:
         raise DataError(dict.fromkeys(problems))
     counts = {**world.counts, **_named(held_out)}
-    return replace(world, evaluation={**world.evaluation, **evaluation}, counts=counts)
+    both = {**world.evaluation, **evaluation}
+    return replace(world, evaluation=both, counts=counts, unused=_unused(held_out), notes=unused_notes(held_out))
 
 
 def _named(found: Mapping[str, Found]) -> dict[str, int]:
     return {f"{name}/{what}": count for name, one in found.items() for what, count in one.counts.items()}
+
+
+def _unused(found: Mapping[str, Found]) -> dict[str, tuple[str, ...]]:
+    return {name: one.unused for name, one in found.items() if one.unused}
+
+
+# --- columns that are not used
+
+
+def unused_notes(found: Mapping[str, Found]) -> tuple[str, ...]:
+    """A sentence for all sets whose settings stand in one place and that have the same unused columns."""
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name, one in found.items():
+        if one.unused:
+            alike.setdefault((one.source.place, one.unused), []).append(name)
+    settings = {one.source.place: one.source.columns for one in found.values()}
+    return tuple(_unused_note(place, columns, names, settings[place]) for (place, columns), names in alike.items())
+
+
+def _unused_note(place: str, columns: tuple[str, ...], sets: Sequence[str], settings: Columns) -> str:
+    shown = ", ".join(columns[:COLUMNS_SHOWN])
+    more = f" and {len(columns) - COLUMNS_SHOWN} more" if len(columns) > COLUMNS_SHOWN else ""
+    ways = {
+        "system": "reads it as a system turn before the prompt",
+        "input": "reads it behind the prompt, as Alpaca does",
+    }
+    hints = [
+        f"; {setting(place, ours, settings)}={name} {ways[ours]}"
+        for ours, names in LIKELY.items()
+        if ours not in settings
+        for name in names
+        if name in columns
+    ]
+    are = "columns are" if len(columns) > 1 else "column is"
+    return f"{place}: {len(columns)} {are} not used in {', '.join(sets)}: {shown}{more}{''.join(hints)}."
 
 
 # --- one source
@@ -118,12 +165,15 @@ def _named(found: Mapping[str, Found]) -> dict[str, int]:
 
 def read(source: Source) -> Found:
     """The pairs of a source; malformed rows become sentences, of which a few are shown and the rest counted."""
-    found = Found()
+    found = Found(source)
     try:
         rows = list(source.open())
         if not rows:
             raise DataError(f"{source.name}: holds no rows; it needs one per pair.")
-        _read_rows(found, rows, _layout(source, rows), source)
+        read_as = _layout(source, rows)
+        columns = dict.fromkeys(column for row in rows for column in row.values)
+        found.unused = read_as.unused(columns) if read_as else ()
+        _read_rows(found, rows, read_as, source)
     except ConfigError as error:
         found.problems += error.problems
     return found
@@ -156,6 +206,11 @@ def _read_rows(found: Found, rows: Sequence[Row], read_as: Layout | None, source
     found.problems += malformed[:SHOWN]
     if len(malformed) > SHOWN:
         found.problems.append(f"{source.name}: {len(malformed) - SHOWN} more malformed rows.")
+    if malformed and read_as and "prompt" not in read_as.names and found.unused:
+        found.problems.append(
+            f"{source.place}.columns.prompt: if a column of {source.name} holds the prompt, name it: "
+            f"{setting(source.place, 'prompt', source.columns)}=COLUMN, one of {', '.join(found.unused)}."
+        )
     _collect(found, items, source, bool(malformed))
 
 
@@ -175,6 +230,8 @@ def _collect(found: Found, items: Counter[PreferencePair | Labelled], source: So
     found.counts["pairs"] = len(found.pairs)
     if not found.pairs and not malformed:
         reasons = ", ".join(f"{what} ({n})" for what, n in found.counts.items() if what not in ("rows", "pairs"))
+        if found.unused:
+            reasons += f"; not used: {', '.join(found.unused)} ({source.place}.columns says which column holds what)"
         found.problems.append(f"{source.name}: none of its {found.counts['rows']} rows makes a pair: {reasons}.")
 
 
