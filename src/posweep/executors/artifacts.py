@@ -7,14 +7,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from posweep.artifacts.shared import prepare, release
 from posweep.artifacts.store import MADE, Store
 from posweep.data import Preferences
 from posweep.errors import NoRoom, PosweepError, no_room
 from posweep.executors.base import ArtifactSummary, Work
 from posweep.mirror import MANIFEST, Mirror, NoMirror, worker_mirror
-from posweep.policy.stack import obstacle
-from posweep.trial import baseline_measures, opponents
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,11 @@ def make_artifacts(
         say: takes a line for each kind of artifact that has to be made.
         preferences: the data, where this machine may lack its files; None reads it when something is made of it.
     """
+    # here, for a driver that only hands the work on needs no torch
+    from posweep.artifacts.shared import prepare, release
+    from posweep.policy.stack import obstacle
+    from posweep.trial import baseline_measures, opponents
+
     configuration, seen, used = work.configuration, set[str](), list[str]()
 
     def say_once(kind: str) -> None:
