@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -371,3 +372,42 @@ def test_a_relative_data_path_means_the_folder_of_the_command(tmp_path, monkeypa
     """Workers stand in other folders."""
     monkeypatch.chdir(tmp_path)
     assert configure(["sweep=alpaca_small", "data.path=prefs"]).data.path == str(tmp_path / "prefs")
+
+
+ADVICE = {
+    "sweep.name=2024_01_31": "2024_01_31", "sweep.name=1e5": "1e5", "sweep.seeds=0,1,2": (0, 1, 2), "data.path=a=b": "a=b",
+    "data.path=a,b": "a,b", "data.path=~/x": "~/x", "data.path=exp[v1]": "exp[v1]", "+data.path=X": "X",
+    "data.columns.chosen=X": {"chosen": "X"}, "model.lora.targets=c_attn": ("c_attn",), "method=dpo,simpo": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("override", ADVICE)
+def test_what_a_sentence_says_to_type_composes(override):
+    """The advice is taken as a shell takes it, and gives what was meant."""
+    rest = ["sweep=own", "model.name=owner/name", "judge.reward_model.name=owner/name"]
+    rest += [] if override.lstrip("+").startswith("data.path") else ["data.path=d"]
+    (said,) = problems(*rest, override)
+    (word,) = shlex.split(said.rpartition(": ")[2].removesuffix("."))
+    configuration = configure([*rest, word])
+    node = configuration
+    for part in override.lstrip("+").partition("=")[0].removesuffix(".chosen").split("."):
+        node = getattr(node, part, None)
+    expected = ADVICE[override]
+    if expected is None:
+        assert list(configuration.methods) == ["dpo", "simpo"]
+    elif "path" in override:
+        assert node.endswith(str(Path(expected).expanduser()))
+    else:
+        assert node == expected
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["sweep.seeds=[18446744073709551616]", "data.seed=9223372036854775808", "model.seed=1e30", "data.pairs=1e400",
+     "search.seed=4294967296", "train.threads=10000", "train.learning_rate=1e400", "train.learning_rate=nan",
+     f"data.seed={10**320}", f"train.epochs={10**320}", "sweep.seeds=[true]"],
+)  # fmt: skip
+def test_numbers_that_no_trial_could_take_are_refused_by_the_plan(override):
+    (said,) = problems("sweep=demo", override)
+    assert said.partition("=")[0].partition(":")[0] == override.partition("=")[0]
+    assert " must be " in said

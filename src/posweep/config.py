@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from posweep.settings import Configuration, TrackingSettings
 EVERY_METHOD = "method/all"
 """The choice that stands for every method there is; no file, so that a new method need not be entered anywhere."""
 
+FREE = ("data.evaluation", "evaluation.sources", "executor.method_resources")
+"""Mappings whose names are the user's, as are those of columns."""
 WORKING_FOLDER = "working folder"
 """The provider of the configurations that a user brings."""
 
@@ -184,7 +187,7 @@ def configure(overrides: Sequence[str]) -> Configuration:
     problems: list[str] = []
     configuration = checked(composed, f"sweeps/{choices['sweep']}.yaml", problems)
     if problems:
-        raise ConfigError([*problems, *shadowing()])
+        raise ConfigError([*_with_what_to_type(problems, overrides), *shadowing()])
     return configuration
 
 
@@ -267,6 +270,48 @@ def _compose(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         raise
 
 
+def _typed(override: str) -> str:
+    """An override as it is typed into a shell."""
+    return shlex.quote(override)
+
+
+def _as_text(key: str, value: str) -> str:
+    """An override that Hydra takes for text, whatever signs are in it."""
+    return _typed(f'{key}="{value.replace(chr(34), chr(92) + chr(34))}"')
+
+
+def _with_what_to_type(problems: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Each sentence on text or a list that was taken for something else, with the override to type in its place."""
+    given = {key.lstrip("+"): value.strip("'\"") for key, _, value in (o.partition("=") for o in overrides)}
+    advised = []
+    for problem in problems:
+        key, _, rule = problem.partition(": ")
+        value = given.get(key, "")
+        if value and rule.startswith("must be text, got ") and value[0] not in "[{":
+            problem = f"{problem[:-1]}; as text it needs quotes within quotes: {_as_text(key, value)}."
+        elif value and rule.startswith("must be a list, got ") and value[0] not in "[{":
+            problem = f"{problem[:-1]}; type: {_typed(f'{key}=[{value}]')}."
+        elif rule.endswith("got ''.") and key.endswith("sweep.name") and given.get("sweep.name"):
+            continue  # it follows from the name that was no text
+        advised.append(problem)
+    return advised
+
+
+def _several_values(override: str, overrides: Sequence[str]) -> str:
+    """What to type in place of `a,b`: a list where one is taken, else text."""
+    key, _, value = override.partition("=")
+    if key in ("method", "judge", "evaluation"):
+        return f"{key}: {value} is several values; a list is written in brackets: {_typed(f'{key}=[{value}]')}."
+    if _options(key):
+        return f"{key}: takes one of {', '.join(_options(key))}, got {value}."
+    node: Any = _compose([o for o in overrides if o != override])[0]
+    for part in key.lstrip("+").split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    typed = _typed(f"{key}=[{value}]") if isinstance(node, list) else _as_text(key, value)
+    form = "a list is written in brackets" if isinstance(node, list) else "as text it needs quotes within quotes"
+    return f"{key}: {value} is several values; {form}: {typed}."
+
+
 def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
     """One sentence for what Hydra says in several lines: what is wrong, and what there is instead."""
     text = " ".join(str(error).split())
@@ -282,7 +327,14 @@ def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
     unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
     if unknown:
         return _unknown_setting(unknown.group(1), overrides)
+    if ambiguous := re.match(r"Ambiguous value for argument '(.*?)' 1\.", text):
+        return _several_values(ambiguous[1], overrides)
+    if deleted := re.match(r"Could not delete '([^']+)'", text):
+        return f"~{deleted[1]}: cannot be taken away; {deleted[1]}=… sets it to something else."
     key, _, value = str(getattr(error, "override", None) or "").partition("=")
+    if value and value[0] not in "[{":
+        typed = _as_text(key, value)
+        return f"{key}: {value} cannot be read; text with other signs in it needs quotes within quotes: {typed}."
     if value:
         return (
             f"{key}: {value} cannot be read; a list is [a,b], a mapping {{a: b}}, and text with other signs in it needs "
@@ -310,6 +362,11 @@ def _unknown_setting(key: str, overrides: Sequence[str]) -> str:
     if name in known and isinstance(node[name], dict):
         given = next(o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(f"{key}="))
         return f"{key}: cannot take {given}; it holds {', '.join(node[name])} (+{key}.NAME=… adds another)."
+    given = next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), "")
+    if name in known and given.startswith("+"):
+        return f"{key}: is there already; type: {_typed(given.lstrip('+'))}."
+    if section in FREE or section.endswith(".columns"):
+        return f"{key}: is not there yet; type: {_typed(f'+{given}')}."
     where = section or "the configuration"
     if section.startswith("method."):
         method = section.split(".")[1]

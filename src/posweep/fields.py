@@ -16,6 +16,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+LARGEST = 2**63 - 1
+"""Seeds and counts are 64-bit integers with a sign in torch, numpy and tables."""
+
 Scope = Literal["train", "response", "none"]
 
 
@@ -39,7 +42,11 @@ class About:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         bounds = ((">", self.above), (">=", self.at_least), ("<", self.below), ("<=", self.at_most))
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
+        return " and ".join(
+            f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
+            for sign, bound in bounds
+            if math.isfinite(bound)
+        )
 
     def allows(self, value: Any) -> bool:
         """Whether `value` lies in the range; None and non-numbers are the schema's business."""
@@ -49,6 +56,8 @@ class About:
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
+        if isinstance(value, int) and abs(value) > LARGEST:
+            return False
         return math.isfinite(value) and self.above < value < self.below and self.at_least <= value <= self.at_most
 
 
@@ -82,7 +91,8 @@ def range_problems(cls: type, values: Mapping[str, Any], place: str) -> list[str
     """One sentence per value outside the range its field declares: `<place>.<name>: β must be > 0, got 0.0.`"""
     known = {field.name: field for field in dataclasses.fields(cls)}
     return [
-        f"{place}.{name}: {about(known[name]).symbol or name} must be {about(known[name]).rule()}, got {plain(value)!r}."
+        f"{place}.{name}: {about(known[name]).symbol or name} must be {about(known[name]).rule() or 'finite'}, "
+        f"got {plain(value)!r}."
         for name, value in values.items()
         if name in known and not about(known[name]).allows(value)
     ]
@@ -154,13 +164,26 @@ def typed(value: Any, annotation: Any) -> Any:
     if origin is Mapping:
         items = _expected(value, Mapping, "a mapping").items()
         return {str(key): typed(item, arguments[1]) for key, item in items}
+    if annotation in (float, int) and isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"must be a whole number from {-LARGEST} to {LARGEST}, got {shortened(value)}")
     if annotation is float:
         return float(_expected(value, int | float, "a number", forbidden=bool))
     if annotation is int:
         number = _expected(value, int | float, "a whole number", forbidden=bool)
-        return int(number) if float(number).is_integer() else _expected(value, NoneType, "a whole number")
+        if float(number).is_integer() and abs(number) <= LARGEST:
+            return int(number)
+        return _expected(
+            value,
+            NoneType,
+            f"a whole number up to {LARGEST}" if math.isfinite(number) and abs(number) > 1e18 else "a whole number",
+        )
     names = {str: "text", bool: "true or false", Mapping: "a mapping"}
     return _expected(value, annotation, names.get(annotation, str(annotation)))
+
+
+def shortened(value: int) -> str:
+    """A whole number in digits, or how many it has."""
+    return str(value) if abs(value) < 10**40 else "a number of more than 40 digits"
 
 
 def _expected(value: Any, kind: Any, words: str, forbidden: Any = ()) -> Any:

@@ -216,7 +216,7 @@ class TrainSettings:
     adam_beta2: float = number(0.999, above=0, below=1)
     max_grad_norm: float = number(1.0, above=0)
     bucket_batches: int = number(16, at_least=1)
-    threads: int = number(1, at_least=1)
+    threads: int = number(1, at_least=1, at_most=1024)
     prefix_sharing: bool = False
     micro_batch_size: int | None = number(None, at_least=1, scope="none")
     evaluate_at: tuple[float, ...] = number((1.0,), above=0, at_most=1, scope="response")
@@ -395,7 +395,7 @@ class SearchSettings:
     kind: str = choice("none", "none", "tpe", scope="none")
     trials: int = number(20, at_least=1, scope="none")
     at_once: int = number(4, at_least=1, scope="none")
-    seed: int = number(0, at_least=0, scope="none")
+    seed: int = number(0, at_least=0, at_most=2**32 - 1, scope="none")
 
 
 # --- the sweep
