@@ -70,6 +70,15 @@ def test_files_are_text_in_utf_8_whatever_the_locale():
             assert "text" not in given, where
 
 
+def test_tokenizers_show_no_progress_of_their_own():
+    """Their bar would stand inside the live table."""
+    trained = [(where, call) for where, call in calls() if getattr(call.func, "attr", "").endswith("LevelTrainer")]
+    trained += [(where, call) for where, call in calls() if getattr(call.func, "attr", "") == "BpeTrainer"]
+    assert len(trained) == 2
+    for where, call in trained:
+        assert "show_progress" in {keyword.arg for keyword in call.keywords}, where
+
+
 def posweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     code = "from posweep.cli import main; main()"
     return subprocess.run(

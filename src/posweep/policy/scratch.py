@@ -31,7 +31,9 @@ def make_tokenizer(settings: ScratchModel, texts: Iterable[str]) -> PreTrainedTo
     if settings.tokenizer == "words":
         core = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
         core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-        trainer: Any = trainers.WordLevelTrainer(vocab_size=settings.vocabulary_size, special_tokens=list(SPECIAL))
+        trainer: Any = trainers.WordLevelTrainer(
+            vocab_size=settings.vocabulary_size, special_tokens=list(SPECIAL), show_progress=False
+        )
     else:
         core = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
