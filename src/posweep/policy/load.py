@@ -107,7 +107,8 @@ def new_reward_model(policy: Policy, seed: int) -> Policy:
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     model.base_model.load_state_dict(_body(policy))
     lighten(model)
-    if policy.model.is_gradient_checkpointing:
+    # the model's own question has a name that transformers 5 warns of, and another in earlier ones
+    if any(getattr(module, "gradient_checkpointing", False) for module in policy.model.modules()):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return Policy(model.to(policy.device), policy.texts, policy.autocast)
 
