@@ -173,3 +173,12 @@ def test_plain_is_what_json_knows():
         "rate": 0.1, "share": 0.5, "word": "one", "points": [1.0], "name": None, "inner": {"steps": 10},
     }  # fmt: skip
     assert plain({1: (Inner(),)}) == {"1": [{"steps": 10}]}
+
+
+def test_a_setting_that_came_later_enters_a_key_only_where_it_is_set():
+    from posweep.fields import scoped
+    from posweep.settings import HubModel
+
+    assert "template_kwargs" not in scoped(HubModel(), "train")
+    told = scoped(HubModel(template_kwargs={"enable_thinking": False}), "train")
+    assert told["template_kwargs"] == {"enable_thinking": False}

@@ -36,6 +36,7 @@ class About:
     source: str = ""
     scope: Scope = "train"
     found: bool = False  # by us, though a user may say otherwise
+    optional: bool = False  # enters a key only where it is not its default: it came after keys were made
 
     def rule(self) -> str:
         """The valid range in words, such as `> 0 and < 1`."""
@@ -103,8 +104,14 @@ def scoped(settings: Any, *scopes: Scope) -> dict[str, Any]:
     return {
         field.name: plain(getattr(settings, field.name))
         for field in dataclasses.fields(settings)
-        if about(field).scope in scopes
+        if about(field).scope in scopes and not (about(field).optional and is_default(settings, field))
     }
+
+
+def is_default(settings: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a field of a settings dataclass holds its default."""
+    made = field.default_factory() if callable(field.default_factory) else field.default
+    return bool(getattr(settings, field.name) == made)
 
 
 def plain(value: Any) -> Any:
@@ -158,6 +165,8 @@ def typed(value: Any, annotation: Any) -> Any:
         return value
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
+        if type(value) in arguments:
+            return value
         return None if value is None else typed(value, next(a for a in arguments if a is not NoneType))
     if origin is tuple:
         return tuple(typed(item, arguments[0]) for item in _expected(value, list | tuple, "a list"))

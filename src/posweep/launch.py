@@ -32,7 +32,7 @@ from posweep.judges import judge_counters, judge_notices
 from posweep.ledger import Ledger, write_atomically, write_text_atomically
 from posweep.mirror import NoMirror, driver_mirror
 from posweep.plan import Plan, make_plan, shared_fingerprints
-from posweep.preflight import commits_so_far, ready
+from posweep.preflight import commits_so_far, model_notices, ready
 from posweep.progress import Progress
 from posweep.publish import refresh
 from posweep.recorder import Recorder, given_up, unsent
@@ -85,7 +85,8 @@ def launch(
         wanted = _wanted(plan, ledger, train, failed_only)
         held = _held(recorder, say)
         damaged = clear_damaged(folder)
-        for sentence in (*judge_notices(configuration), *damaged, *_write_down(folder, plan, composed, configuration)):
+        notices = (*model_notices(configuration), *judge_notices(configuration))
+        for sentence in (*notices, *damaged, *_write_down(folder, plan, composed, configuration)):
             say(sentence)
         missing = _missing(plan, ledger, search, held, mirror, recorder)
         chosen = [key for key in missing if wanted(recorder.plan.of(key))]

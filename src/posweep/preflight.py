@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from posweep import capacity, data, hub
@@ -48,7 +49,7 @@ def ready(
     if not problems:  # else a name that is not to be had would be said twice
         loaded = _loaded(configuration, problems)
         problems += _data_problems(configuration, plan, loaded) if loaded else []
-        problems += _model_problems(configuration, _of_each_shape(loaded) if loaded else [])
+        problems += _model_problems(configuration, loaded)
         problems += _sharing_problems(configuration, plan, loaded) if loaded else []
     problems += surroundings
     problems += capacity.problems(configuration, largest_batch(plan), len(plan))  # the model's size is known by now
@@ -205,12 +206,15 @@ def _device_here(configuration: Configuration) -> str:
     return "cpu" if configuration.executor.address else configuration.device
 
 
-def _model_problems(configuration: Configuration, asked: list[Prompt]) -> list[str]:
-    """A model by its name: everything but its weights.
+def _with_thoughts(loaded: Preferences) -> list[str]:
+    """A response of the data that seems to hold a thought, if there is one: chat templates leave some out."""
+    pairs = (*loaded.train, *(pair for found in loaded.evaluation.values() for pair in found))
+    responses = (response for pair in pairs for response in (pair.chosen, pair.rejected))
+    return list(islice((text for text in responses if "</" in text or "[/" in text or "◁/" in text), 1000))
 
-    Args:
-        asked: prompts of every kind there is.
-    """
+
+def _model_problems(configuration: Configuration, loaded: Preferences | None) -> list[str]:
+    """A model by its name: everything but its weights."""
     model = configuration.model
     if not isinstance(model, HubModel):
         return []
@@ -219,9 +223,21 @@ def _model_problems(configuration: Configuration, asked: list[Prompt]) -> list[s
     try:
         folder = hub.fetch(model, "model", "model", hub.SMALL)
         problems = pretrained.problems(model, folder, sum(limits(configuration)), _device_here(configuration))
-        return problems or pretrained.prompt_problems(model, folder, asked)
+        if problems or not loaded:
+            return problems
+        return pretrained.prompt_problems(model, folder, _of_each_shape(loaded), _with_thoughts(loaded))
     except PreflightError as error:
         return list(error.problems)
+
+
+def model_notices(configuration: Configuration) -> list[str]:
+    """What a user should know of a model that the preflight has looked at; a sentence each."""
+    model = configuration.model
+    if not isinstance(model, HubModel):
+        return []
+    from posweep.policy import pretrained
+
+    return pretrained.notices(model, hub.fetch(model, "model", "model", hub.SMALL))
 
 
 def _sharing_problems(configuration: Configuration, plan: Plan, loaded: Preferences) -> list[str]:
@@ -253,7 +269,9 @@ def _weight_problems(configuration: Configuration) -> list[str]:
     model = configuration.model
     if not isinstance(model, HubModel):
         return []
+    from posweep.policy import pretrained
+
     try:
-        return hub.weight_problems(model, hub.fetch(model, "model", "model"), "model")
+        return pretrained.weight_problems(model, hub.fetch(model, "model", "model"))
     except PreflightError as error:
         return list(error.problems)

@@ -59,7 +59,7 @@ class LoraSettings:
 
     rank: int = number(0, at_least=0)
     alpha: int = number(32, at_least=1)
-    targets: tuple[str, ...] = ("all-linear",)
+    targets: tuple[str, ...] | str = ("all-linear",)
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class HubModel:
     prompt_format: str = choice("chat", "chat", "transcript", "text")
     pad_token: str | None = None
     end_token: str | None = None
+    template_kwargs: Mapping[str, Any] = nested(dict, optional=True)
     trust_remote_code: bool = False
     seed: int = number(0, at_least=0)
     sft: HubSftSettings = field(default_factory=HubSftSettings)

@@ -17,6 +17,13 @@ BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 """Of a number, by its type."""
 
 
+GPT2_NAMES = {
+    "n_layer": "num_hidden_layers", "n_embd": "hidden_size", "n_head": "num_attention_heads",
+    "n_positions": "max_position_embeddings",
+}  # fmt: skip
+"""What configuration files of GPT-2 and its like call their sizes."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """A model's size with nothing unknown; see `settings.ModelSize`."""
@@ -44,12 +51,14 @@ class Shape:
 def adapter_parameters(shape: Shape, lora: LoraSettings) -> int:
     """Parameters of LoRA: rank × (inputs + outputs) of every linear layer it stands beside, in all blocks.
 
-    Projections that a model holds fused, as Phi-3 does, take less; names that are none of Llama's count as all of them.
+    Projections that a model holds fused, as Phi-3 and GPT-2 do, take less; names that are none of Llama's, and patterns,
+    count as all of them. A name that says which block it is of counts in every block.
     """
     h, k, f = shape.hidden_size, shape.key_value_size, shape.feed_forward
     widths: dict[str, float] = {"q_proj": 2 * h, "k_proj": h + k, "v_proj": h + k, "o_proj": 2 * h}
     widths |= {"gate_proj": h + f, "up_proj": h + f, "down_proj": h + f}
-    named = lora.targets if set(lora.targets) <= set(widths) else tuple(widths)
+    asked = [lora.targets] if isinstance(lora.targets, str) else [name.rpartition(".")[2] for name in lora.targets]
+    named = set(asked) if set(asked) <= set(widths) else set(widths)
     return round(lora.rank * shape.layers * sum(widths[name] for name in named))
 
 
@@ -88,6 +97,7 @@ def _size_from_scratch(model: ScratchModel) -> ModelSize:
 def _read_size(model: HubModel) -> dict[str, Any]:
     """The size in a model's configuration file; nothing where that is not at hand."""
     config = _json(hub.file_at_hand(model, "config.json"))
+    config |= {name: config[old] for old, name in GPT2_NAMES.items() if old in config and name not in config}
     layers, hidden = config.get("num_hidden_layers"), config.get("hidden_size")
     heads = config.get("num_attention_heads")
     if not (layers and hidden and heads):
@@ -125,15 +135,49 @@ def stored_parameters(named: Any) -> int | None:
     return _parameters_in(file) if file else None
 
 
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a folder's safetensors files, by its name; of files that are there and can be read."""
+    index = _json(folder / "model.safetensors.index.json").get("weight_map") or {}
+    files = sorted(set(index.values())) if isinstance(index, dict) else []
+    read = (_shapes_in(folder / file) for file in files or ["model.safetensors"])
+    return {name: shape for shapes in read for name, shape in (shapes or {}).items()}
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a safetensors file has the length that its header says."""
+    header = _header_of(file)
+    ends = [tensor["data_offsets"][1] for name, tensor in (header or {}).items() if name != "__metadata__"]
+    if header is None:
+        return False
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+    return file.stat().st_size == 8 + length + max(ends, default=0)
+
+
 def _parameters_in(file: Path) -> int | None:
-    """Numbers in a safetensors file, from its header: its length in 8 bytes, then JSON with every tensor's shape."""
+    """Numbers in a safetensors file."""
+    shapes = _shapes_in(file)
+    return None if shapes is None else sum(math.prod(shape) for shape in shapes.values())
+
+
+def _shapes_in(file: Path) -> dict[str, tuple[int, ...]] | None:
+    """Shapes in a safetensors file; None where it cannot be read."""
+    header = _header_of(file)
+    return None if header is None else {n: tuple(t["shape"]) for n, t in header.items() if n != "__metadata__"}
+
+
+def _header_of(file: Path) -> dict[str, Any] | None:
+    """What a safetensors file says of its tensors: the length of that in 8 bytes, then JSON; None where it says nothing."""
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, 100_000_000)))
-        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        whole = all(
+            {"shape", "data_offsets"} <= set(tensor) for name, tensor in header.items() if name != "__metadata__"
+        )
+    except (OSError, ValueError, TypeError, AttributeError, struct.error):
         return None
+    return header if whole else None
 
 
 def _json(file: Path | None) -> dict[str, Any]:

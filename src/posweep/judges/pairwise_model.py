@@ -18,6 +18,7 @@ from posweep.policy.classify import (
     model_problems,
     open_classifier,
     problems_of,
+    vocabulary_problems,
 )
 from posweep.policy.fit import Fitted, Row, fit
 from posweep.records import Prompt, prompt_text
@@ -102,8 +103,17 @@ def _problems(settings: PairwiseModelSettings, place: str, found: Found) -> list
     if is_pair_rm(found.config):
         from posweep.policy.pairrm import pair_rm_problems
 
-        return bad + pair_rm_problems(settings, found, place)
+        bad += pair_rm_problems(settings, found, place)
+        return bad or vocabulary_problems(settings, found, lambda text: _read_by_pair_rm(found, text), place)
     lacking = [f"{{{slot}}}" for slot in SLOTS if f"{{{slot}}}" not in settings.template]
     if lacking:
         return [*bad, f"{place}.template: lacks {', '.join(lacking)}; write where the prompt and both responses go."]
-    return bad + length_problems(settings, found, functools.partial(filled, settings.template), 2, place)
+    form = functools.partial(filled, settings.template)
+    bad += length_problems(settings, found, form, 2, place)
+    return bad or vocabulary_problems(settings, found, lambda text: form(found.tokenizer, text, [text, text]), place)
+
+
+def _read_by_pair_rm(found: Found, text: str) -> Row:
+    from posweep.policy.pairrm import CONTEXT, row
+
+    return row(found.tokenizer, found.config, text, [text, text], CONTEXT).row

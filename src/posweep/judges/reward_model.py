@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posweep.policy.classify import Classifier, Found, length_problems, model_problems, open_classifier, problems_of
+from posweep.policy import template
+from posweep.policy.classify import (
+    Classifier,
+    Found,
+    length_problems,
+    model_problems,
+    open_classifier,
+    problems_of,
+    vocabulary_problems,
+)
 from posweep.policy.fit import Form, chat, fit, pair
 from posweep.records import Prompt
 from posweep.settings import RewardModelSettings
@@ -69,4 +78,7 @@ def _problems(settings: RewardModelSettings, place: str, found: Found) -> list[s
             f"{place}.template: the tokenizer of {settings.name} has no chat template; set {place}.template=pair "
             "(prompt and response as two sentences), or name a model that has one.",
         ]
-    return bad + length_problems(settings, found, FORMS[settings.template], 1, place)
+    form = FORMS[settings.template]
+    unread = template.judge_problems(found.tokenizer, settings.name, place) if settings.template == "chat" else []
+    bad += unread or length_problems(settings, found, form, 1, place)
+    return bad or vocabulary_problems(settings, found, lambda text: form(found.tokenizer, text, [text]), place)

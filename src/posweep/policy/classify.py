@@ -21,6 +21,14 @@ from posweep.errors import NotFinite, PreflightError, first_line
 from posweep.policy.base import DTYPES, bfloat16_problems, own_code
 from posweep.policy.fit import Form, Row
 from posweep.policy.operations import lighten
+from posweep.policy.vocabulary import (
+    beyond_problems,
+    damage_problems,
+    embedding_size,
+    stored_embedding_problems,
+    tokens_beyond,
+    unread_problems,
+)
 from posweep.records import Message
 from posweep.settings import PairwiseModelSettings, RewardModelSettings
 
@@ -146,7 +154,7 @@ def problems_of(settings: Settings, checks: Checks, place: str) -> list[str]:
         return missing
     try:
         bad = checks(look(settings, hub.fetch(settings, "model", place, hub.SMALL), place))
-        return bad or hub.weight_problems(settings, hub.fetch(settings, "model", place), place)
+        return bad or _weight_problems(settings, look(settings, hub.fetch(settings, "model", place), place), place)
     except PreflightError as error:
         return list(error.problems)
 
@@ -158,7 +166,7 @@ def open_classifier(settings: Settings, checks: Checks, device: str, place: str)
         PreflightError: the checks or the weights say no, or the device has no bfloat16.
     """
     found = look(settings, hub.folder(settings, "model", place), place)
-    bad = checks(found) or hub.weight_problems(settings, found.folder, place)
+    bad = checks(found) or _weight_problems(settings, found, place)
     if bad := bad or bfloat16_problems(settings.dtype, device, place):
         raise PreflightError(bad)
     model, report = _class(found.config).from_pretrained(
@@ -211,6 +219,28 @@ def length_problems(settings: Settings, found: Found, form: Form, responses: int
         f"{place}.max_tokens: {limit} tokens, and the template alone takes {around}; set it well above, or name a model "
         "that reads more."
     ]
+
+
+def vocabulary_problems(settings: Settings, found: Found, read: Callable[[str], Row], place: str) -> list[str]:
+    """A sentence where texts can come to tokens that the model has no embedding for.
+
+    Args:
+        read: a text in tokens, with all that is written around it.
+    """
+    size = embedding_size(found.config)
+    if size is None:
+        return []
+    if unread := unread_problems(found.tokenizer, settings.name, place):
+        return unread
+    beyond = tokens_beyond(found.tokenizer, size, lambda text: read(text).ids)
+    return beyond_problems(settings.name, size, beyond, {}, place)
+
+
+def _weight_problems(settings: Settings, found: Found, place: str) -> list[str]:
+    """Weights that are not all there, or not those that the configuration tells of; a sentence each."""
+    lacking = hub.weight_problems(settings, found.folder, place)
+    lacking = lacking or damage_problems(settings.name, found.folder, place)
+    return lacking or stored_embedding_problems(settings.name, found.config, found.folder, place)
 
 
 def is_pair_rm(config: Any) -> bool:

@@ -28,51 +28,57 @@ Form = Callable[[Any, Prompt, Sequence[str]], Row]
 """Writes a prompt and responses as one text, with a tokenizer."""
 
 
-def chat(tokenizer: Any, prompt: Prompt, responses: Sequence[str]) -> Row:
+def chat(tokenizer: Any, prompt: Prompt, responses: Sequence[str], **template_kwargs: Any) -> Row:
     """A prompt and its one response in the tokenizer's chat template.
 
     Raises:
         PreflightError: the template refuses the conversation.
     """
     turns = (*messages(prompt), Message("assistant", responses[0]))
-    return _rendered(tokenizer, turns, "set the judge's template=pair")
+    return _rendered(tokenizer, turns, "set the judge's template=pair", **template_kwargs)
 
 
-def question(tokenizer: Any, prompt: Prompt, _: Sequence[str] = ()) -> Row:
+def question(tokenizer: Any, prompt: Prompt, _: Sequence[str] = (), **template_kwargs: Any) -> Row:
     """A prompt in the tokenizer's chat template, up to where the answer begins.
+
+    Args:
+        template_kwargs: what the template is told beside the turns.
 
     Raises:
         PreflightError: the template refuses the conversation.
     """
     way_out = "set model.prompt_format=transcript"
-    return _rendered(tokenizer, messages(prompt), way_out, add_generation_prompt=True)
+    return _rendered(tokenizer, messages(prompt), way_out, add_generation_prompt=True, **template_kwargs)
 
 
-def answers(tokenizer: Any, responses: Sequence[str]) -> Iterator[list[int]]:
+def answers(tokenizer: Any, responses: Sequence[str], **template_kwargs: Any) -> Iterator[list[int]]:
     """Responses as the chat template writes each behind a question, with all that follows it.
 
     Alone it may be other tokens: some tokenizers put a space before whatever begins a text. Empty where the template
     writes a question otherwise once it is answered, so that the response cannot be told apart.
     """
-    before = question(tokenizer, "?").ids
+    before = question(tokenizer, "?", **template_kwargs).ids
     for response in responses:
-        whole = chat(tokenizer, "?", [response]).ids
+        whole = chat(tokenizer, "?", [response], **template_kwargs).ids
         yield list(whole[len(before) :]) if whole[: len(before)] == before else []
 
 
 def _rendered(tokenizer: Any, turns: Sequence[Message], way_out: str, **options: Any) -> Row:
     """The template writes the begin token, so that the tokenizer must not."""
-    template = tokenizer.get_chat_template()
-    if "strftime_now" in template:
-        template = TODAY + template
     written = [turn.to_json() for turn in turns]
     try:
-        return Row(tuple(_tokens(tokenizer, written, chat_template=template, tokenize=True, **options)))
-    except TemplateError as error:
+        return Row(tuple(_tokens(tokenizer, written, chat_template=dateless(tokenizer), tokenize=True, **options)))
+    except (TemplateError, TypeError) as error:
         raise PreflightError(
             f"the chat template of {tokenizer.name_or_path} refuses the turns {', '.join(turn.role for turn in turns)} "
             f"({first_line(error)}); {way_out}, or name another model."
         ) from None
+
+
+def dateless(tokenizer: Any) -> str:
+    """The tokenizer's chat template, in which it is always the same day."""
+    template: str = tokenizer.get_chat_template()
+    return TODAY + template if "strftime_now" in template else template
 
 
 def _tokens(tokenizer: Any, turns: Sequence[Mapping[str, Any]], **options: Any) -> Sequence[int]:

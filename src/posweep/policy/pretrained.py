@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,22 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from posweep import hub
 from posweep.errors import PreflightError, first_line
+from posweep.policy import template
+from posweep.policy.adapters import target_problems, with_adapters
 from posweep.policy.base import DTYPES, Policy, bfloat16_problems, own_code, products
 from posweep.policy.operations import lighten
 from posweep.policy.packed import packs, windowed
 from posweep.policy.reproducible import seeded
 from posweep.policy.texts import Texts
+from posweep.policy.vocabulary import (
+    NAMELESS,
+    beyond_problems,
+    damage_problems,
+    embedding_size,
+    stored_embedding_problems,
+    tokens_beyond,
+    unread_problems,
+)
 from posweep.records import Prompt
 from posweep.settings import HubModel
 
@@ -38,18 +48,25 @@ def open_pretrained(settings: HubModel, folder: Path, device: str) -> Policy:
     `dtype` by autocast; under LoRA the frozen weights themselves are in `dtype`. There is no dropout: π(y|x) is one number.
     """
     dtype, whole = DTYPES[settings.dtype], settings.lora.rank == 0
-    model, report = AutoModelForCausalLM.from_pretrained(
-        folder, config=_config(settings, folder), dtype=torch.float32 if whole else dtype, local_files_only=True,
-        attn_implementation=settings.attention, trust_remote_code=settings.trust_remote_code, weights_only=True,
-        output_loading_info=True,
-    )  # fmt: skip
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, config=_config(settings, folder), dtype=torch.float32 if whole else dtype, local_files_only=True,
+            attn_implementation=settings.attention, trust_remote_code=settings.trust_remote_code, weights_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except RuntimeError as error:
+        if "mismatched" not in str(error):
+            raise
+        raise PreflightError(
+            f"model.name: the weights of {settings.name} have other shapes than its config.json says; name a whole model."
+        ) from None
     if lost := sorted(report["missing_keys"]):
         raise PreflightError(
             f"model.name: {settings.name} has no weights for {', '.join(lost[:3])}; name a whole model."
         )
     lighten(model)
     if not whole:
-        model = _with_adapters(model, settings, settings.name if settings.sft.epochs == 0 else str(folder))
+        model = with_adapters(model, settings, settings.name if settings.sft.epochs == 0 else str(folder))
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model = model.to(device).eval()
@@ -62,9 +79,10 @@ def open_texts(settings: HubModel, folder: Path) -> Texts:
     pad = _token(tokenizer, settings.pad_token, tokenizer.pad_token_id)
     stop = _token(tokenizer, settings.end_token, tokenizer.eos_token_id)
     if settings.end_token is None and settings.prompt_format == "chat":
-        stop = _end_of_turn(tokenizer, stop)
+        stop = _end_of_turn(tokenizer, stop, settings.template_kwargs)
     ends = dict.fromkeys([stop, tokenizer.eos_token_id, *_generation_ends(folder)])
-    return Texts(tokenizer, settings.prompt_format, pad, stop, tuple(end for end in ends if end is not None))
+    known_ends = tuple(end for end in ends if end is not None)
+    return Texts(tokenizer, settings.prompt_format, pad, stop, known_ends, settings.template_kwargs)
 
 
 def problems(settings: HubModel, folder: Path, longest: int, device: str = "cpu", place: str = "model") -> list[str]:
@@ -86,18 +104,42 @@ def problems(settings: HubModel, folder: Path, longest: int, device: str = "cpu"
         _architecture_problems(settings, config, place),
         bfloat16_problems(settings.dtype, device, place),
     )
-    return [problem for found in checks for problem in found]
+    found = [problem for problems in checks for problem in problems] or unread_problems(tokenizer, settings.name, place)
+    return found or _vocabulary_problems(settings, open_texts(settings, folder), embedding_size(config), place)
 
 
-def prompt_problems(settings: HubModel, folder: Path, prompts: Sequence[Prompt], place: str = "model") -> list[str]:
-    """Conversations that the chat template refuses, such as one that the system begins; a sentence each."""
+def prompt_problems(
+    settings: HubModel, folder: Path, prompts: Sequence[Prompt], responses: Sequence[str] = (), place: str = "model"
+) -> list[str]:
+    """Conversations and responses that the chat template refuses or cuts down; a sentence each.
+
+    Args:
+        prompts: one of each order of speakers: templates refuse some, such as one that the system begins.
+        responses: those that may hold thoughts, which templates leave out.
+    """
     texts, found = open_texts(settings, folder), []
     for prompt in prompts:
         try:
             texts.prompts([prompt], LONG)
         except PreflightError as error:
             found += [f"{place}.prompt_format: {problem}" for problem in error.problems]
+    if settings.prompt_format == "chat":
+        kwargs = settings.template_kwargs
+        found += template.thought_problems(texts.tokenizer, settings.name, kwargs, responses, place)
     return found
+
+
+def notices(settings: HubModel, folder: Path, place: str = "model") -> list[str]:
+    """What a user should know of a model that nothing is wrong with; a sentence each."""
+    if settings.prompt_format != "chat":
+        return []
+    return template.notices(_tokenizer(settings, folder), settings.name, settings.template_kwargs, place)
+
+
+def weight_problems(settings: HubModel, folder: Path, place: str = "model") -> list[str]:
+    """Weights that are not all there, or not those that the configuration tells of; a sentence each."""
+    lacking = hub.weight_problems(settings, folder, place) or damage_problems(settings.name, folder, place)
+    return lacking or stored_embedding_problems(settings.name, _config(settings, folder), folder, place)
 
 
 def sharing_problems(settings: HubModel, folder: Path, place: str) -> list[str]:
@@ -163,35 +205,16 @@ def _tokenizer(settings: HubModel, folder: Path) -> Any:
     )
 
 
-def _with_adapters(model: Any, settings: HubModel, base: str) -> Any:
-    """Low-rank adapters beside the linear layers; the second factor starts at 0, so that at first nothing changes.
-
-    Args:
-        base: what the adapters say they belong to, once they are written.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    targets = "all-linear" if settings.lora.targets == ("all-linear",) else list(settings.lora.targets)
-    config = LoraConfig(
-        r=settings.lora.rank, lora_alpha=settings.lora.alpha, lora_dropout=0.0, target_modules=targets,
-        task_type="CAUSAL_LM",
-    )  # fmt: skip
-    with seeded(settings.seed), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of peft, about transformers to come
-        adapted = get_peft_model(model, config)
-    config.base_model_name_or_path = base
-    return adapted
-
-
 def _token(tokenizer: Any, name: str | None, default: int | None) -> Any:
     return default if name is None else tokenizer.convert_tokens_to_ids(name)
 
 
-def _end_of_turn(tokenizer: Any, default: int | None) -> int | None:
+def _end_of_turn(tokenizer: Any, default: int | None, template_kwargs: Mapping[str, Any]) -> int | None:
     """The token the chat template puts behind an answer, where it is a special one; else the tokenizer's own end."""
     mark = "ANSWER"
     turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": mark}]
-    behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(mark)[2].lstrip()
+    written = tokenizer.apply_chat_template(turns, tokenize=False, **template_kwargs)
+    behind = written.rpartition(mark)[2].lstrip()
     ids = tokenizer(behind, add_special_tokens=False)["input_ids"] if behind else []
     return int(ids[0]) if ids and ids[0] in tokenizer.added_tokens_decoder else default
 
@@ -227,12 +250,41 @@ def _token_problems(settings: HubModel, tokenizer: Any, place: str) -> list[str]
 
 
 def _template_problems(settings: HubModel, tokenizer: Any, place: str) -> list[str]:
-    if settings.prompt_format != "chat" or tokenizer.chat_template:
+    kwargs = settings.template_kwargs
+    if settings.prompt_format != "chat" and kwargs:
+        return [
+            f"{place}.template_kwargs: told to a chat template, and {place}.prompt_format={settings.prompt_format} uses "
+            f"none; set {place}.prompt_format=chat, or leave it empty."
+        ]
+    if settings.prompt_format != "chat":
         return []
+    if tokenizer.chat_template:
+        return template.policy_problems(tokenizer, settings.name, kwargs, place)
     return [
         f"{place}.prompt_format: the tokenizer of {settings.name} has no chat template; set "
         f"{place}.prompt_format=transcript (Human: … Assistant:) or text (the prompt as it is)."
     ]
+
+
+def _vocabulary_problems(settings: HubModel, texts: Texts, size: int | None, place: str) -> list[str]:
+    """Tokens that texts can come to, or that stand around them, and that the model has no embedding for."""
+    if size is None:
+        return []
+    tokenizer = texts.tokenizer
+
+    def read(text: str) -> list[int]:
+        rows = [*texts.prompts([text], LONG).rows, *texts.responses([text], LONG).rows]
+        return [number for row in rows for number in row]
+
+    roles = dict.fromkeys(texts.ends, "ends a text") | {texts.end: "ends a response", texts.pad: "padding"}
+    roles = {number: role for number, role in roles.items() if number >= size}
+    names = dict(zip(roles, tokenizer.convert_ids_to_tokens(list(roles)), strict=True))
+    beyond = {**tokens_beyond(tokenizer, size, read), **{n: name or NAMELESS for n, name in names.items()}}
+    hints = []
+    if set(beyond) == {texts.pad}:
+        end = tokenizer.convert_ids_to_tokens(texts.end)
+        hints = [f"set {place}.pad_token to another token ({end!r} will do: padding is never read)"]
+    return beyond_problems(settings.name, size, beyond, roles, place, hints=hints)
 
 
 def _context_problems(settings: HubModel, config: Any, longest: int, place: str) -> list[str]:
@@ -255,7 +307,7 @@ def _architecture_problems(settings: HubModel, config: Any, place: str) -> list[
             model = AutoModelForCausalLM.from_config(
                 config, attn_implementation=settings.attention, trust_remote_code=settings.trust_remote_code
             )
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, AssertionError) as error:  # torch asserts that the padding token has an embedding
         if "attention" in str(error).lower():
             return [
                 f"{place}.attention: {settings.attention} is not to be had here ({first_line(error)}); take sdpa or eager."
@@ -263,20 +315,7 @@ def _architecture_problems(settings: HubModel, config: Any, place: str) -> list[
         return [f"{place}.name: {settings.name} is no causal language model ({first_line(error)}); name one that is."]
     if "past_key_values" not in inspect.signature(type(model).forward).parameters:
         return [f"{place}.name: {settings.name} keeps no keys and values, which drawing responses needs; name another."]
-    head = next((n for n, module in model.named_modules() if module is model.get_output_embeddings()), "")
-    if settings.lora.rank and head in settings.lora.targets and config.get_text_config().tie_word_embeddings:
-        return [
-            f"{place}.lora.targets: {head} of {settings.name} is its input embedding too, so that an adapter on it "
-            "cannot be merged; leave it out."
-        ]
-    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    wrong = [name for name in settings.lora.targets if name not in {"all-linear", *names}]
-    if settings.lora.rank and wrong:
-        return [
-            f"{place}.lora.targets: {settings.name} has no linear layers called {', '.join(wrong)}; there are "
-            f"{', '.join(sorted(names))} (or all-linear)."
-        ]
-    return []
+    return target_problems(model, settings, place) if settings.lora.rank else []
 
 
 def folder_of(settings: HubModel) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from posweep.policy.fit import answers, fit, question
@@ -33,6 +34,7 @@ class Texts:
         pad: never looked at, so any token will do.
         end: closes every response that is trained on.
         ends: a response that is drawn ends with the first of these.
+        template_kwargs: what the chat template is told beside the turns.
     """
 
     tokenizer: Any
@@ -40,6 +42,7 @@ class Texts:
     pad: int
     end: int
     ends: tuple[int, ...]
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def own(cls, tokenizer: Any) -> Texts:
@@ -63,7 +66,7 @@ class Texts:
 
     def _answers(self, responses: Sequence[str]) -> list[list[int]]:
         """Responses as the chat template writes them, up to the token that ends the turn."""
-        rows = zip(responses, answers(self.tokenizer, responses), strict=True)
+        rows = zip(responses, answers(self.tokenizer, responses, **self.template_kwargs), strict=True)
         return [
             written[: written.index(self.end) + 1] if self.end in written else self._alone([response])[0]
             for response, written in rows
@@ -81,7 +84,8 @@ class Texts:
     @property
     def ends_text(self) -> str:
         """The end tokens as they are written."""
-        return ", ".join(self.tokenizer.convert_ids_to_tokens(list(self.ends)))
+        names = self.tokenizer.convert_ids_to_tokens(list(self.ends))
+        return ", ".join(name or f"token {end}" for end, name in zip(self.ends, names, strict=True))
 
 
 Cut = tuple[list[int], bool]
@@ -113,7 +117,8 @@ def _from_the_left(texts: Texts, written: Sequence[str], limit: int) -> list[Cut
 
 def _chat(texts: Texts, prompts: Sequence[Prompt], limit: int) -> list[Cut]:
     """The chat template around as much of each conversation's end as there is room for."""
-    fitted = (fit(question, texts.tokenizer, prompt, (), limit) for prompt in prompts)
+    form = partial(question, **texts.template_kwargs)
+    fitted = (fit(form, texts.tokenizer, prompt, (), limit) for prompt in prompts)
     return [(list(one.row.ids[-limit:]), one.cut) for one in fitted]
 
 
