@@ -233,7 +233,7 @@ def sync(overrides: list[str]) -> None:
 def ui(overrides: list[str]) -> None:
     """posweep ui: the MLflow UI on this store, on 127.0.0.1."""
     from posweep.config import tracking
-    from posweep.trackers.store import serve
+    from posweep.trackers.ui import serve
 
     rest, own = _own(overrides, "port")
     port = own.get("port", "5000")

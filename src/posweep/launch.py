@@ -69,7 +69,7 @@ def launch(
         raise PreflightError(problems)
     surroundings = (folder_problems(folder), tracker.preflight(), executor.preflight())
     configuration, of_data = ready(configuration, plan, list(itertools.chain(*surroundings)))
-    for sentence in of_data.notes:
+    for sentence in (*of_data.notes, *tracker.notes()):
         say(sentence)
     mirror = driver_mirror(configuration, folder)
     with (

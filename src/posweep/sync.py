@@ -28,6 +28,8 @@ def sync(configuration: Configuration, say: Callable[[str], None] = print) -> No
     tracker = open_tracker(configuration.tracking)
     if problems := [*ownership_problems(folder, name), *tracker.preflight()]:
         raise PreflightError(problems)
+    for sentence in tracker.notes():
+        say(sentence)
     results, failures = Ledger(folder).finished(plan), Ledger(folder).failures(plan)
     status = "finished" if len(results) == len(plan) else "failed" if failures else "killed"
     with only_driver(folder, name), Recorder(tracker, plan, folder) as recorder:

@@ -20,6 +20,10 @@ class Tracker(Protocol):
         """What stands in the way, a sentence each; takes at most 5 seconds and leaves nothing behind."""
         ...
 
+    def notes(self) -> list[str]:
+        """What is to be known of it although nothing stands in the way, a sentence each."""
+        ...
+
     def open(self, name: str, plan: Sequence[TrialSpec]) -> None:
         """Find or make the place of a sweep.
 
@@ -71,6 +75,10 @@ class NullTracker:
 
     def preflight(self) -> list[str]:
         """Nothing can stand in the way."""
+        return []
+
+    def notes(self) -> list[str]:
+        """Nothing is to be known."""
         return []
 
     def open(self, name: str, plan: Sequence[TrialSpec]) -> None:

@@ -23,8 +23,10 @@ from urllib.request import url2pathname
 from posweep import __version__
 from posweep.errors import ConfigError, PreflightError, TrackerUnavailable, first_line
 from posweep.records import Opponents, Outcome, SweepHeader, SweepRecord, TrialFailure, TrialSpec
+from posweep.trackers.address import absolute, database, is_file
 from posweep.trackers.entities import curves, in_batches, measures, metric, params, table, tags_of
-from posweep.trackers.store import absolute, database, is_file, ready_for_many, store_problems
+from posweep.trackers.schema import is_missing, make_store, schema_problems
+from posweep.trackers.store import ready_for_many, store_notes, store_problems
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """The UI otherwise takes an experiment with logged tables for one of prompts and agents, and hides its charts."""
@@ -34,6 +36,8 @@ AT_ONCE = 8
 """Trials read side by side: a server's answers take longer than reading them."""
 REFUSED = (401, 403, 404)
 """Answers that no waiting changes: not allowed, or no MLflow there."""
+BUSY = "TEMPORARILY_UNAVAILABLE"
+"""How MLflow passes on what SQLite says of the moment: locked, full."""
 THEIRS = ("mlflow", "sqlalchemy", "sqlite3")
 """Whose errors say that the tracker did not do what it was asked to; requests' are OSErrors."""
 PLAN, HEADER, OPPONENTS = "plan.jsonl", "sweep.json", "opponents.json"
@@ -92,14 +96,18 @@ class MlflowTracker:
         self._unsure: set[str] = set()
 
     def preflight(self) -> list[str]:
-        """A server must answer, a store's folder must be there."""
+        """A server must answer, a store's folder must be there, and the store be whole and of this MLflow."""
         return store_problems(self.uri)
+
+    def notes(self) -> list[str]:
+        """A store on a network disk is for one machine at a time."""
+        return store_notes(self.uri)
 
     @_answering()
     def open(self, name: str, plan: Sequence[TrialSpec]) -> None:
         """Make the store, the experiment and the parent run where they are missing."""
         if is_file(self.uri):
-            ready_for_many(database(self.uri))
+            self._open_file(database(self.uri))
         client = self.client
         found = self._experiment_of(name)
         if found is not None and found.lifecycle_stage != "active":
@@ -198,7 +206,7 @@ class MlflowTracker:
     def read(self, name: str) -> SweepRecord | None:
         """The plan and header of the parent run, and every complete child that the plan names."""
         self._name = name
-        if is_file(self.uri) and not database(self.uri).is_file():
+        if is_file(self.uri) and is_missing(database(self.uri)):
             return None  # reading makes no store
         experiment = self.client.get_experiment_by_name(name)
         self._experiment = experiment.experiment_id if experiment else ""
@@ -236,8 +244,19 @@ class MlflowTracker:
 
         return MlflowClient(tracking_uri=self.uri)
 
+    def _open_file(self, file: Path) -> None:
+        """Make a store where there is none; one that came since the preflight is looked at as that does.
+
+        Raises:
+            PreflightError: MLflow would not open it.
+        """
+        make_store(file)
+        if problems := schema_problems(file):
+            raise PreflightError(problems)
+        ready_for_many(file)
+
     def _experiment_of(self, name: str) -> Any:
-        """The experiment, or None; the first question to a server, whose refusal no waiting changes.
+        """The experiment, or None; the first question to a store or server, whose refusal no waiting changes.
 
         Raises:
             PreflightError: it refuses us, or is no MLflow.
@@ -245,7 +264,11 @@ class MlflowTracker:
         try:
             return self.client.get_experiment_by_name(name)
         except Exception as error:
-            status = getattr(error, "get_http_status_code", lambda: 0)()
+            code, status = getattr(error, "error_code", ""), getattr(error, "get_http_status_code", lambda: 0)()
+            if is_file(self.uri) and code and code != BUSY:
+                raise PreflightError(
+                    f"tracking.uri: MLflow does not open {database(self.uri)} ({first_line(error)}); name another file."
+                ) from error
             if is_file(self.uri) or status not in REFUSED:
                 raise
             raise PreflightError(
