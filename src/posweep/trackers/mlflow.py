@@ -23,7 +23,7 @@ from urllib.request import url2pathname
 from posweep import __version__
 from posweep.errors import ConfigError, PreflightError, TrackerUnavailable, first_line
 from posweep.records import Opponents, Outcome, SweepHeader, SweepRecord, TrialFailure, TrialSpec
-from posweep.trackers.address import absolute, database, is_file
+from posweep.trackers.address import absolute, address_problems, database, is_file
 from posweep.trackers.entities import curves, in_batches, measures, metric, params, table, tags_of
 from posweep.trackers.schema import is_missing, make_store, schema_problems
 from posweep.trackers.store import ready_for_many, store_notes, store_problems
@@ -88,7 +88,7 @@ class MlflowTracker:
             MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", MLFLOW_LOGGING_LEVEL="CRITICAL",
             MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
         )  # fmt: skip
-        self.uri = absolute(uri)
+        self.given, self.uri = uri, uri if address_problems(uri) else absolute(uri)
         self._experiment = self._parent = ""
         self._name = ""
         self._planned = "", 0
@@ -97,7 +97,7 @@ class MlflowTracker:
 
     def preflight(self) -> list[str]:
         """A server must answer, a store's folder must be there, and the store be whole and of this MLflow."""
-        return store_problems(self.uri)
+        return store_problems(self.given)
 
     def notes(self) -> list[str]:
         """A store on a network disk is for one machine at a time."""
@@ -108,8 +108,7 @@ class MlflowTracker:
         """Make the store, the experiment and the parent run where they are missing."""
         if is_file(self.uri):
             self._open_file(database(self.uri))
-        client = self.client
-        found = self._experiment_of(name)
+        found, client = self._experiment_of(name), self.client
         if found is not None and found.lifecycle_stage != "active":
             raise PreflightError(
                 f"sweep.name: the MLflow experiment {name!r} was deleted; restore it or take another name."

@@ -34,7 +34,7 @@ def store_problems(uri: str) -> list[str]:
     if not is_file(uri):
         parts = urlsplit(uri)
         return _unreachable(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), uri)
-    file = database(uri)
+    file = database(uri).absolute()
     folder = file.resolve().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         hint = " (%XX in it was decoded; a % is written %25)" if "%" in uri else ""

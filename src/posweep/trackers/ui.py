@@ -20,8 +20,8 @@ from posweep.trackers.schema import is_missing
 from posweep.trackers.store import store_problems
 
 HOST = "127.0.0.1"
-STARTING = 180.0
-"""Seconds until the server answers; it loads all of MLflow twice."""
+STARTING = 600.0
+"""Seconds until the server answers; it loads all of MLflow twice, which a busy machine takes minutes for."""
 GRACE = 5.0
 """Seconds that the server has to end by itself."""
 WATCH = f"read -r _; trap '' TERM; kill -TERM 0; sleep {GRACE:g}; kill -KILL 0"
@@ -34,9 +34,9 @@ def serve(uri: str, port: int) -> None:
     Raises:
         ConfigError: the store or the port cannot be used, or the server says no.
     """
-    uri = absolute(uri)
     if problems := store_problems(uri):
         raise PreflightError(problems)
+    uri = absolute(uri)
     if not is_file(uri):
         print(f"This store has a server of its own: {uri}")
         return
@@ -108,19 +108,18 @@ class _Server:
             with suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{self.port}/health", timeout=2):
                 return
             time.sleep(0.1)
-        self._failed(
-            "did not start" if self._process.poll() is not None else f"does not answer for {STARTING:g} seconds"
-        )
+        ended = self._process.poll() is not None
+        self._failed("the server did not start" if ended else f"the server does not answer for {STARTING:g} seconds")
 
     def wait(self) -> None:
         """Wait for the server's end, which is a failure: who ends it interrupts posweep."""
         self._process.wait()
-        self._failed("has ended")
+        self._failed("the server has ended")
 
     def _failed(self, what: str) -> None:
         self._reader.join(1)
         last = next((line for line in reversed(self._said) if line), "it said nothing")
-        raise PreflightError(f"MLflow UI: the server {what} ({last.rstrip('.')}); mlflow ui shows all that it says.")
+        raise PreflightError(f"MLflow UI: {what} ({last.rstrip('.')}); mlflow ui shows all that it says.")
 
     def _read(self) -> None:
         """Remember the last of what the server says, until its last process has ended."""
