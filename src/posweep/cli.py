@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posweep.errors import ConfigError, PosweepError
+from posweep.errors import ConfigError, PosweepError, without_password
 from posweep.proxies import bypass_loopback
 from posweep.streams import any_reader, undecodable
 
@@ -42,7 +42,7 @@ def _answered() -> int:
         return run(sys.argv[1:])
     except KeyboardInterrupt:
         print(
-            f"\nInterrupted. Everything finished is kept; continue with: posweep {shlex.join(sys.argv[1:])}",
+            f"\nInterrupted. Everything finished is kept; continue with: {without_password(shlex.join(["posweep", *sys.argv[1:]]))}",
             file=sys.stderr,
         )
         return 130
@@ -105,6 +105,8 @@ def _bare_words(verb: str, arguments: Sequence[str]) -> list[str]:
         elif verb == "launch" and word == arguments[0] and word.isidentifier():
             meant = nearest(word, VERBS) or nearest(f"sweep={word}", [f"sweep={name}" for name in sweeps()])
             problems.append(f"{word}: no such verb; there are {', '.join(VERBS)} (none launches the sweep).{meant}")
+        elif "/" in word:
+            problems.append(f"{word}: is no folder; name the output folder of a sweep, or a sweep with sweep=NAME.")
         else:
             problems.append(f"{word}: has no value; a setting is NAME=VALUE, as in sweep=demo.")
     return problems
@@ -125,13 +127,12 @@ def judge(overrides: list[str]) -> None:
 
 def _launch(overrides: list[str], train: bool, failed_only: bool = False) -> None:
     from posweep import launch as stage
-    from posweep.config import dump
     from posweep.folder import folder_of
 
     configuration = _configured(overrides)
     failed: PosweepError | None = None
     try:
-        stage.launch(configuration, dump(overrides), train=train, failed_only=failed_only)
+        stage.launch(configuration, train=train, failed_only=failed_only)
     except PosweepError as error:
         if error.exit_code != 3:
             raise
@@ -174,7 +175,7 @@ def trial(overrides: list[str]) -> None:
     from posweep import console
 
     rest, own = _own(overrides, "key")
-    console.print_trial(_configured(rest), _key(own))
+    console.print_trial(_configured(rest), _key(own, rest))
 
 
 def export(overrides: list[str]) -> None:
@@ -184,7 +185,7 @@ def export(overrides: list[str]) -> None:
     rest, own = _own(overrides, "key", "to", "merged")
     if own.get("merged", "true") not in ("true", "false"):
         raise ConfigError(f"merged: must be true (one model) or false (adapters alone), got {own['merged']!r}.")
-    console.print_export(_configured(rest), _key(own), own.get("to", ""), own.get("merged", "true") == "true")
+    console.print_export(_configured(rest), _key(own, rest), own.get("to", ""), own.get("merged", "true") == "true")
 
 
 def report(overrides: list[str]) -> None:
@@ -194,9 +195,10 @@ def report(overrides: list[str]) -> None:
         _report_table(overrides)
         return
     from posweep.config import SEVERAL, configure, configure_each
+    from posweep.invocation import names_folder
     from posweep.publish import publish, publish_comparison
 
-    listed = any(SEVERAL.match(override) for override in overrides)
+    listed = any(SEVERAL.match(override) for override in overrides) or sum(map(names_folder, overrides)) > 1
     sweeps = configure_each(overrides) if listed else [configure(overrides)]
     if len(sweeps) > 1:
         from posweep.console import print_comparison
@@ -284,9 +286,12 @@ def _own(overrides: Sequence[str], *names: str) -> tuple[list[str], dict[str, st
     return [o for o in overrides if o.partition("=")[0] not in names], own
 
 
-def _key(own: dict[str, str]) -> str:
+def _key(own: dict[str, str], rest: list[str]) -> str:
     if not own.get("key"):
-        raise ConfigError("key: name one trial with key=KEY (posweep plan sweep=NAME keys=all lists them).")
+        from posweep.invocation import command_of
+
+        listing = command_of("plan", *(rest or ["sweep=NAME"]), "keys=all")
+        raise ConfigError(f"key: name one trial with key=KEY ({listing} lists them).")
     return own["key"]
 
 

@@ -7,23 +7,27 @@ always the package's: a working folder may be another Hydra project's.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl  # isort: skip
 from hydra._internal.core_plugins.file_config_source import FileConfigSource  # isort: skip
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -32,8 +36,9 @@ from posweep.blocks import unknown_hyperparameter
 from posweep.checks import checked, nearest
 from posweep.errors import ConfigError
 from posweep.fields import build
+from posweep.invocation import RecordedLaunch, damaged, named_folder, names_folder, read_recorded, relative_paths
 from posweep.objectives import OBJECTIVES
-from posweep.settings import Configuration, TrackingSettings
+from posweep.settings import Configuration, Invocation, TrackingSettings
 
 EVERY_METHOD = "method/all"
 """The choice that stands for every method there is; no file, so that a new method need not be entered anywhere."""
@@ -176,11 +181,16 @@ def shadowing() -> list[str]:
 def configure(overrides: Sequence[str]) -> Configuration:
     """Compose the configuration that the overrides ask for and check all of it.
 
+    Args:
+        overrides: they name a sweep (`sweep=NAME`), or an output folder whose recorded configuration is taken.
+
     Raises:
         ConfigError: Hydra could not compose it (one mistake), or the result holds mistakes (all of them).
     """
     if lists := [o for o in overrides if SEVERAL.match(o)]:
         raise ConfigError(f"{lists[0]}: takes one sweep, one of {', '.join(sweeps())}.")
+    if any(map(names_folder, overrides)):
+        return _configure_folder(overrides)
     composed, choices = _compose(overrides)
     if not choices.get("sweep"):
         raise ConfigError(f"sweep: none named; add sweep=NAME, one of {', '.join(sweeps())}.")
@@ -188,29 +198,35 @@ def configure(overrides: Sequence[str]) -> Configuration:
     configuration = checked(composed, f"sweeps/{choices['sweep']}.yaml", problems)
     if problems:
         raise ConfigError([*_with_what_to_type(problems, overrides), *shadowing()])
-    return configuration
+    text = str(OmegaConf.to_yaml(OmegaConf.create(composed)))
+    asked = Invocation(tuple(overrides), tuple(overrides), str(Path.cwd()), text)
+    return dataclasses.replace(configuration, invocation=asked)
 
 
 def configure_each(overrides: Sequence[str]) -> list[Configuration]:
-    """One configuration per sweep of `sweep=[a,b]`, each composed by itself with the remaining overrides.
+    """One configuration per sweep of `sweep=[a,b]`, or per output folder, each by itself with the remaining overrides.
 
     Raises:
         ConfigError: every mistake of every sweep, each once; or none or two of one name are listed.
     """
-    listed = next(o for o in overrides if SEVERAL.match(o))
+    listed = next((o for o in overrides if SEVERAL.match(o)), "")
     names = [name.strip().strip("'\"") for name in listed.partition("[")[2].rstrip("] ").split(",") if name.strip()]
-    rest = [o for o in overrides if not SEVERAL.match(o)]
-    if not names:
+    folders = [o for o in overrides if names_folder(o)]
+    rest = [o for o in overrides if not SEVERAL.match(o) and not names_folder(o)]
+    if listed and folders:
+        raise ConfigError(f"{listed}: names sweeps, and {folders[0]} a folder; name all of them one way.")
+    if not names and not folders:
         raise ConfigError(f"sweep: none named; add sweep=NAME, one of {', '.join(sweeps())}.")
     found: list[Configuration] = []
     problems: list[str] = []
-    for name in names:
+    for each in folders or [f"sweep={name}" for name in names]:
         try:
-            found.append(configure([f"sweep={name}", *rest]))
+            found.append(configure([each, *rest]))
         except ConfigError as error:
             problems += error.problems
+    named = listed or " ".join(folders)
     problems += [
-        f"{listed}: two sweeps cannot both be called {name}; a comparison needs sweeps of different names."
+        f"{named}: two sweeps cannot both be called {name}; a comparison needs sweeps of different names."
         for name, count in Counter(one.sweep.name for one in found).items()
         if count > 1
     ]
@@ -222,7 +238,8 @@ def configure_each(overrides: Sequence[str]) -> list[Configuration]:
 def tracking(overrides: Sequence[str]) -> TrackingSettings:
     """The tracking settings alone: for verbs that need no sweep."""
     problems: list[str] = []
-    settings: TrackingSettings = build(TrackingSettings, _compose(overrides)[0]["tracking"], "tracking", problems)
+    composed = _compose_folder(overrides)[2] if any(map(names_folder, overrides)) else _compose(overrides)[0]
+    settings: TrackingSettings = build(TrackingSettings, composed.get("tracking") or {}, "tracking", problems)
     if problems:
         raise ConfigError(problems)
     return settings
@@ -244,6 +261,136 @@ def show(argv: Sequence[str]) -> None:
         hydra.main(version_base="1.3", config_path=None, config_name="config")(lambda _: None)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(sentence(error, argv)) from None
+
+
+# --- an output folder in place of a sweep
+
+
+def _configure_folder(arguments: Sequence[str]) -> Configuration:
+    """The configuration that an output folder records, with overrides on top; what is wrong with it names its file."""
+    recorded, before, composed, asked = _compose_folder(arguments)
+    problems: list[str] = []
+    configuration = checked(composed, recorded.file, problems)
+    if problems:
+        own: list[str] = []
+        checked(before, recorded.file, own)
+        raise ConfigError(
+            f"{recorded.file}: {problem}" if problem in own and not problem.startswith(recorded.file) else problem
+            for problem in problems
+        )
+    return dataclasses.replace(configuration, invocation=asked)
+
+
+def _compose_folder(
+    arguments: Sequence[str],
+) -> tuple[RecordedLaunch, dict[str, Any], dict[str, Any], Invocation]:
+    """The launch that a folder records, its configuration, the same with overrides on top, and how it was asked for.
+
+    Recorded paths are relative to the working folder of the launch, those in the overrides to that of this command.
+    """
+    folders, overrides = [a for a in arguments if names_folder(a)], [a for a in arguments if not names_folder(a)]
+    if len(folders) > 1:
+        raise ConfigError(f"{' '.join(folders)}: this takes one folder; only report takes several.")
+    if sweep := [o for o in overrides if re.match(r"[+~]*sweep(=|$)", o)]:
+        raise ConfigError(f"{sweep[0]}: {folders[0]} names a sweep already; leave one of the two out.")
+    recorded = read_recorded(folders[0])
+    original = _recorded_configuration(recorded)
+    recorded = named_folder(recorded, original["sweep"]["name"])
+    base = recorded.base(original["output_dir"])
+    is_choice = [bool(_options(o.lstrip("+~").partition("=")[0])) for o in overrides]
+    choices = [o for o, chosen in zip(overrides, is_choice, strict=True) if chosen]
+    values = [o for o, chosen in zip(overrides, is_choice, strict=True) if not chosen]
+    composed = _choose(recorded, original, choices, base) if choices else original
+    # what was typed now is made absolute where it is to be recorded beside paths that start elsewhere
+    elsewhere = base.resolve() != Path.cwd().resolve()
+    moved = (base / original["output_dir"]).resolve() != recorded.folder.parent.resolve()
+    kept = [f"output_dir={_quoted(str(recorded.folder.parent))}"] if moved else []
+    absolute = _with_paths(composed, relative_paths(composed, base)) if elsewhere else composed
+    effective = _overlay(absolute, [*kept, *values])
+    typed = relative_paths(effective, Path.cwd()) if elsewhere else {}
+    kept += [*values, *(f"{setting}={_quoted(path)}" for setting, path in typed.items())]
+    text = recorded.text
+    if choices or kept:
+        text = str(OmegaConf.to_yaml(OmegaConf.create(_overlay(composed, kept))))
+    earlier = (f"sweep={original['sweep']['name']}",) if recorded.overrides is None else recorded.overrides
+    asked = Invocation(tuple(arguments), _merged([*earlier], [*choices, *kept]), str(base), text)
+    return recorded, absolute, _with_paths(effective, typed), asked
+
+
+def _recorded_configuration(recorded: RecordedLaunch) -> dict[str, Any]:
+    """What config.yaml holds, as plain data."""
+    try:
+        composed = OmegaConf.to_container(OmegaConf.create(recorded.text), resolve=True)
+    except Exception as error:  # YAML's and OmegaConf's own
+        if isinstance(error, OmegaConfBaseException) or type(error).__module__.startswith("yaml"):
+            raise damaged(recorded.file, str(error)) from None
+        raise
+    if not isinstance(composed, dict) or not isinstance(composed.get("sweep"), dict):
+        raise damaged(recorded.file, "it holds no sweep")
+    texts = {"sweep.name": composed["sweep"].get("name"), "output_dir": composed.setdefault("output_dir", "outputs")}
+    if wrong := [name for name, value in texts.items() if not isinstance(value, str) or not value]:
+        raise damaged(recorded.file, f"{wrong[0]} is no text")
+    return composed  # type: ignore[return-value]
+
+
+def _choose(recorded: RecordedLaunch, original: Any, choices: list[str], base: Path) -> dict[str, Any]:
+    """The configuration composed again with other choices of groups, which a composed one cannot take.
+
+    Raises:
+        ConfigError: composing it again does not come to what is recorded.
+    """
+    if recorded.overrides is None:
+        reason = "it was made before posweep recorded what was typed"
+    elif not base.is_dir():
+        reason = f"{base}, where it was launched, is not there"
+    else:
+        with contextlib.chdir(base):
+            again: Any = None
+            with contextlib.suppress(ConfigError):  # a sweep that is gone has changed
+                again = _compose(recorded.overrides)[0]
+            if again == original:
+                return _compose(_merged(recorded.overrides, choices))[0]
+        reason = "the files that it was composed from have changed since"
+    arguments = " ".join(recorded.overrides or ("sweep=NAME",))
+    raise ConfigError(
+        f"{choices[0]}: cannot be chosen on top of {recorded.typed} ({reason}); give the launch's own arguments in place of "
+        f"the folder: {arguments} {' '.join(choices)}."
+    )
+
+
+def _overlay(composed: dict[str, Any], values: Sequence[str]) -> dict[str, Any]:
+    """A composed configuration with settings on top, which Hydra reads."""
+    if not values:
+        return composed
+    try:
+        node = OmegaConf.create(composed)
+        OmegaConf.set_struct(node, True)
+        parsed = OverridesParser.create().parse_overrides(list(values))
+        if several := [override.input_line for override in parsed if override.is_sweep_override()]:
+            raise ConfigError(_several_values(str(several[0]), values, lambda rest: _overlay(composed, rest)))
+        ConfigLoaderImpl._apply_overrides_to_config(parsed, node)
+        return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(sentence(error, values, lambda rest: _overlay(composed, rest))) from None
+
+
+def _with_paths(composed: dict[str, Any], paths: dict[str, str]) -> dict[str, Any]:
+    node = OmegaConf.create(composed)
+    for setting, path in paths.items():
+        OmegaConf.update(node, setting, path)
+    return OmegaConf.to_container(node)  # type: ignore[return-value]
+
+
+def _merged(earlier: Sequence[str], later: Sequence[str]) -> tuple[str, ...]:
+    """Overrides in which the last one of a setting, or of a group, counts."""
+    replaced = {o.lstrip("+~").partition("=")[0] for o in later}
+    return (*(o for o in earlier if o.lstrip("+~").partition("=")[0] not in replaced), *later)
+
+
+def _quoted(text: str) -> str:
+    """Text as the value of an override."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 # --- composition
@@ -297,14 +444,14 @@ def _with_what_to_type(problems: Sequence[str], overrides: Sequence[str]) -> lis
     return advised
 
 
-def _several_values(override: str, overrides: Sequence[str]) -> str:
+def _several_values(override: str, overrides: Sequence[str], composed: Callable[[Sequence[str]], Any]) -> str:
     """What to type in place of `a,b`: a list where one is taken, else text."""
     key, _, value = override.partition("=")
     if key in ("method", "judge", "evaluation"):
         return f"{key}: {value} is several values; a list is written in brackets: {_typed(f'{key}=[{value}]')}."
     if _options(key):
         return f"{key}: takes one of {', '.join(_options(key))}, got {value}."
-    node: Any = _compose([o for o in overrides if o != override])[0]
+    node: Any = composed([o for o in overrides if o != override])
     for part in key.lstrip("+").split("."):
         node = node.get(part) if isinstance(node, dict) else None
     typed = _typed(f"{key}=[{value}]") if isinstance(node, list) else _as_text(key, value)
@@ -312,8 +459,11 @@ def _several_values(override: str, overrides: Sequence[str]) -> str:
     return f"{key}: {value} is several values; {form}: {typed}."
 
 
-def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
+def sentence(
+    error: BaseException, overrides: Sequence[str] = (), composed: Callable[[Sequence[str]], Any] | None = None
+) -> str:
     """One sentence for what Hydra says in several lines: what is wrong, and what there is instead."""
+    composed = composed or (lambda rest: _compose(rest)[0])
     text = " ".join(str(error).split())
     missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^/']+)'", text)
     if missing:
@@ -326,9 +476,9 @@ def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
         return f"{group}={name}: no such {group}; there are {', '.join(options)}.{nearest(name, options)}"
     unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
     if unknown:
-        return _unknown_setting(unknown.group(1), overrides)
+        return _unknown_setting(unknown.group(1), overrides, composed)
     if ambiguous := re.match(r"Ambiguous value for argument '(.*?)' 1\.", text):
-        return _several_values(ambiguous[1], overrides)
+        return _several_values(ambiguous[1], overrides, composed)
     if deleted := re.match(r"Could not delete '([^']+)'", text):
         return f"~{deleted[1]}: cannot be taken away; {deleted[1]}=… sets it to something else."
     key, _, value = str(getattr(error, "override", None) or "").partition("=")
@@ -347,13 +497,13 @@ def sentence(error: BaseException, overrides: Sequence[str] = ()) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _unknown_setting(key: str, overrides: Sequence[str]) -> str:
+def _unknown_setting(key: str, overrides: Sequence[str], composed: Callable[[Sequence[str]], Any]) -> str:
     section, _, name = key.rpartition(".")
     rest = [o for o in overrides if not _sets(o, key)]
     try:
         if len(rest) == len(overrides):
             raise KeyError(key)  # it stands in a file: composing again would end here again
-        node: Any = _compose(rest)[0]
+        node: Any = composed(rest)
         for part in section.split(".") if section else ():
             node = node[part]
         known = list(node)

@@ -18,7 +18,7 @@ from posweep.settings import Configuration
 
 T = TypeVar("T")
 RUNNING, HEADER, PLAN, CONFIG, LOCK = "running.json", "sweep.json", "plan.jsonl", "config.yaml", ".lock"
-COMMITS, OPPONENTS, IDENTITY = "commits.json", "opponents.json", "identity.json"
+COMMITS, OPPONENTS, IDENTITY, LAUNCH = "commits.json", "opponents.json", "identity.json", "launch.json"
 STOP = "stop"
 """While it lies in the sweep's folder, trials write a checkpoint and give up their place: the driver was interrupted."""
 DRIVER = "driver"
@@ -140,7 +140,7 @@ def read_opponents(folder: Path) -> tuple[Opponents, ...]:
     return read_json(file, lambda rows: tuple(map(Opponents.from_json, rows))) if file.is_file() else ()
 
 
-def read_json(file: Path, parse: Callable[[Any], T], way_out: str = "posweep sweep=NAME writes it anew") -> T:
+def read_json(file: Path, parse: Callable[[Any], T], way_out: str = "the next launch writes it anew") -> T:
     """What a file of the sweep's folder holds.
 
     Raises:
@@ -163,5 +163,5 @@ def clear_damaged(folder: Path) -> list[str]:
         except ConfigError as error:
             (folder / name).unlink()
             (folder / HEADER).unlink(missing_ok=True)  # they are made together
-            said.append(str(error).replace("posweep sweep=NAME writes it anew", "it is written anew"))
+            said.append(str(error).replace("the next launch writes it anew", "it is written anew"))
     return said

@@ -70,7 +70,7 @@ def read_plan(folder: Path, name: str) -> Plan:
         return Plan.from_jsonl(name, file.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise ConfigError(f"{file}: {reason}; posweep sweep={name} writes it anew.") from None
+        raise ConfigError(f"{file}: {reason}; the next launch writes it anew.") from None
 
 
 def read_identity(folder: Path) -> Identity | None:

@@ -15,7 +15,6 @@ from posweep.executors import Executor, Work, open_executor
 from posweep.facts import sweep_facts
 from posweep.folder import (
     COMMITS,
-    CONFIG,
     HEADER,
     OPPONENTS,
     PLAN,
@@ -28,6 +27,7 @@ from posweep.folder import (
     take_over,
 )
 from posweep.identity import identity_of, ownership_problems, write_plan
+from posweep.invocation import command, record_invocation
 from posweep.judges import judge_counters, judge_notices
 from posweep.ledger import Ledger, write_atomically, write_text_atomically
 from posweep.mirror import NoMirror, driver_mirror
@@ -48,7 +48,7 @@ Rounds = Iterator[tuple[list[TrialSpec], list[str]]]
 
 
 def launch(
-    configuration: Configuration, composed: str, say: Callable[[str], None] = print, train: bool = True,
+    configuration: Configuration, say: Callable[[str], None] = print, train: bool = True,
     failed_only: bool = False,
 ) -> None:  # fmt: skip
     """Run what is not finished, record it, and write the report.
@@ -86,7 +86,7 @@ def launch(
         held = _held(recorder, say)
         damaged = clear_damaged(folder)
         notices = (*model_notices(configuration), *judge_notices(configuration))
-        for sentence in (*notices, *damaged, *_write_down(folder, plan, composed, configuration)):
+        for sentence in (*notices, *damaged, *_write_down(folder, plan, configuration)):
             say(sentence)
         missing = _missing(plan, ledger, search, held, mirror, recorder)
         chosen = [key for key in missing if wanted(recorder.plan.of(key))]
@@ -95,8 +95,8 @@ def launch(
             _run(configuration, chosen, rounds, driver, stop, mirror, recorder, executor, of_data.facts)
         failures = ledger.failures(recorder.plan)
         _finish(configuration, recorder, "failed" if failures else "finished", say)
-    _raise_failures(name, failures, len(recorder.plan), stop.reason)
-    _say_what_is_left(name, len(recorder.plan), len(missing), len(missing) - len(chosen), train, say)
+    _raise_failures(configuration, failures, len(recorder.plan), stop.reason)
+    _say_what_is_left(configuration, len(recorder.plan), len(missing), len(missing) - len(chosen), train, say)
 
 
 # --- the steps
@@ -143,12 +143,12 @@ def _is_trained(spec: TrialSpec, ledger: Ledger) -> bool:
     return before is not None and before.result.response_key == spec.response_key and before.wants_only_judges
 
 
-def _write_down(folder: Path, plan: Plan, composed: str, configuration: Configuration) -> list[str]:
+def _write_down(folder: Path, plan: Plan, configuration: Configuration) -> list[str]:
     """Write down what is launched; what there is to say about what lay there before."""
     identity, resolved = identity_of(configuration), commits_so_far(configuration)
     changed = changed_since(folder, plan, identity)
     write_plan(folder, plan, identity)
-    write_text_atomically(folder / CONFIG, composed)
+    record_invocation(folder, configuration)
     write_atomically(folder / COMMITS, resolved)
     return changed
 
@@ -231,10 +231,14 @@ def _finish(configuration: Configuration, recorder: Recorder, status: str, say: 
     refresh(configuration, recorder.ledger.finished(recorder.plan), None if trouble else recorder.tracker)
 
 
-def _raise_failures(name: str, failures: Mapping[str, TrialFailure], trials: int, stopped: str) -> None:
+def _raise_failures(
+    configuration: Configuration, failures: Mapping[str, TrialFailure], trials: int, stopped: str
+) -> None:
     """TrialsFailed, if any did; `stopped`: why the sweep stopped before its end."""
+    go_on, status = command(configuration), command(configuration, "status")
+    retry = command(configuration, "launch", "retry=failed")
     if not failures and stopped:
-        raise TrialsFailed(f"The sweep stopped: {stopped}. Everything finished is kept; posweep sweep={name} goes on.")
+        raise TrialsFailed(f"The sweep stopped: {stopped}. Everything finished is kept; {go_on} goes on.")
     if not failures:
         return
     first = next(iter(failures.values()))
@@ -242,24 +246,26 @@ def _raise_failures(name: str, failures: Mapping[str, TrialFailure], trials: int
     if stopped:
         raise TrialsFailed(
             f"The sweep stopped: {stopped}; {cause}\n"
-            f"posweep status sweep={name} lists the failures; when their cause is mended, posweep sweep={name} goes on."
+            f"{status} lists the failures; when their cause is mended, {go_on} goes on."
         )
     raise TrialsFailed(
-        f"{len(failures)} of {trials} trials failed; {cause}\n"
-        f"posweep status sweep={name} lists them; posweep sweep={name} retry=failed runs them again."
+        f"{len(failures)} of {trials} trials failed; {cause}\n{status} lists them; {retry} runs them again."
     )
 
 
-def _say_what_is_left(name: str, trials: int, missing: int, left: int, train: bool, say: Callable[[str], None]) -> None:
+def _say_what_is_left(
+    configuration: Configuration, trials: int, missing: int, left: int, train: bool, say: Callable[[str], None]
+) -> None:
     """Where there was nothing to do, or this launch was not for everything."""
+    go_on = command(configuration)
     if not missing:
-        say(f"Nothing is left to do: all {trials} trials of sweep {name} are finished.")
+        say(f"Nothing is left to do: all {trials} trials of sweep {configuration.sweep.name} are finished.")
     elif left and train:
-        say(f"{left} of {trials} trials are left; posweep sweep={name} runs them.")
+        say(f"{left} of {trials} trials are left; {go_on} runs them.")
     elif left:
         say(
             f"{left} of {trials} trials have no stored responses to judge (or were measured along training); "
-            f"posweep sweep={name} runs them."
+            f"{go_on} runs them."
         )
 
 

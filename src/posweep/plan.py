@@ -43,14 +43,14 @@ class Plan:
     def __len__(self) -> int:
         return len(self.trials)
 
-    def of(self, key: str) -> TrialSpec:
-        """The trial whose key begins with `key`; ConfigError where none or several do."""
+    def of(self, key: str, listing: str = "") -> TrialSpec:
+        """The trial whose key begins with `key`; ConfigError where none or several do, with the command that lists all."""
         found = [spec for spec in self if key and spec.key.startswith(key)]
         if len(found) != 1:
             some = ", ".join(spec.key for spec in (found or self.trials)[:3])
             raise ConfigError(
-                f"key={key}: {len(found) or 'no'} trials of sweep {self.name} begin with it; keys look like {some}, … "
-                f"(posweep plan sweep={self.name} keys=all lists them)."
+                f"key={key}: {len(found) or 'no'} trials of sweep {self.name} begin with it; keys look like {some}, …"
+                f"{f' ({listing} lists them)' if listing else ''}."
             )
         return found[0]
 

@@ -13,10 +13,11 @@ from posweep.errors import ConfigError, PreflightError, TrackerUnavailable
 from posweep.fields import fingerprint
 from posweep.folder import HEADER, PLAN, folder_of, folder_problems, read_header, read_opponents
 from posweep.identity import ownership_problems, read_plan
+from posweep.invocation import command
 from posweep.ledger import Ledger
 from posweep.records import SweepRecord, TrialResult
 from posweep.settings import Configuration
-from posweep.trackers import Tracker, open_tracker, sync_command
+from posweep.trackers import Tracker, open_tracker
 
 STAMP = ".made_from"
 """Beside a report that a launch wrote: a fingerprint of the plan and the results in it."""
@@ -76,7 +77,7 @@ def _read(configuration: Configuration) -> tuple[SweepRecord, Tracker]:
     if record is None:
         raise ConfigError(
             f"sweep={configuration.sweep.name}: nothing is recorded at {configuration.tracking.uri or 'the ledger'}; "
-            f"run posweep sweep={configuration.sweep.name} first, or set tracking.uri to where it was recorded."
+            f"run {command(configuration)} first, or set tracking.uri to where it was recorded."
         )
     return record, tracker
 
@@ -144,7 +145,7 @@ def _write(configuration: Configuration, record: SweepRecord, tracker: Tracker |
             tracker.attach(page.parent)
         except TrackerUnavailable as error:
             raise TrackerUnavailable(
-                f"{page} is written, but MLflow did not take it ({error}); send it with: {sync_command(configuration)}"
+                f"{page} is written, but MLflow did not take it ({error}); send it with: {command(configuration, 'sync')}"
             ) from error
     return page
 

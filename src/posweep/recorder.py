@@ -15,11 +15,12 @@ from types import TracebackType
 
 from posweep.errors import PreflightError, TrackerUnavailable, TrialsFailed, first_line
 from posweep.folder import CONFIG, HEADER, OPPONENTS, read_header
+from posweep.invocation import command
 from posweep.ledger import Ledger
 from posweep.plan import Plan
 from posweep.records import Outcome, TrialSpec
 from posweep.settings import Configuration
-from posweep.trackers import Tracker, sync_command
+from posweep.trackers import Tracker
 
 PATIENCE = 60.0
 """Seconds that a launch waits for a tracker that answered a moment ago, before it goes on without."""
@@ -261,4 +262,5 @@ def unsent(configuration: Configuration, recorder: Recorder, trouble: str) -> st
     """What is said where MLflow lacks something in the end; the command that sends it stands last."""
     left = recorder.left()
     lacks = f"lacks {left} of {len(recorder.plan)} trials" if left else "does not know how this sweep ended"
-    return f"MLflow {lacks} ({trouble}); nothing is lost, send the rest with: {sync_command(configuration)}"
+    send = command(configuration, "sync")
+    return f"MLflow {lacks} ({trouble}); nothing is lost, send the rest with: {send}"

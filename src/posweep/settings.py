@@ -431,6 +431,23 @@ class SweepSettings:
 
 
 @dataclass(frozen=True)
+class Invocation:
+    """How a configuration was asked for; it determines no number.
+
+    Attributes:
+        arguments: as typed for this command: what a command that is printed repeats.
+        overrides: those that compose the configuration without an output folder, seen from `working_folder`.
+        working_folder: where relative paths in the overrides start.
+        composed: the configuration as YAML, before it was checked.
+    """
+
+    arguments: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    working_folder: str = ""
+    composed: str = ""
+
+
+@dataclass(frozen=True)
 class Configuration:
     """Everything one sweep is made of, as plain frozen data."""
 
@@ -446,6 +463,7 @@ class Configuration:
     tracking: TrackingSettings
     search: SearchSettings = field(default_factory=SearchSettings)
     output_dir: str = "outputs"
+    invocation: Invocation = field(default_factory=Invocation, compare=False, repr=False)
 
     @property
     def device(self) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 from posweep.errors import ConfigError, PreflightError, TrackerUnavailable
 from posweep.folder import PLAN, folder_of, only_driver
 from posweep.identity import ownership_problems, read_plan
+from posweep.invocation import command
 from posweep.ledger import Ledger
 from posweep.plan import Plan
 from posweep.recorder import Recorder, given_up, unsent
 from posweep.settings import Configuration
-from posweep.trackers import Tracker, open_tracker, sync_command
+from posweep.trackers import Tracker, open_tracker
 
 
 def sync(configuration: Configuration, say: Callable[[str], None] = print) -> None:
@@ -57,8 +58,8 @@ def _attach(configuration: Configuration, tracker: Tracker, report: Path) -> Non
         if report.is_dir():
             tracker.attach(report)
     except TrackerUnavailable as error:
-        command = sync_command(configuration)
-        raise TrackerUnavailable(f"MLflow lacks the report ({error}); send it with: {command}") from error
+        send = command(configuration, "sync")
+        raise TrackerUnavailable(f"MLflow lacks the report ({error}); send it with: {send}") from error
 
 
 def _sent(recorder: Recorder, held: dict[str, str], plan: Plan) -> str:

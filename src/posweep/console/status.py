@@ -10,6 +10,7 @@ from posweep.console.base import by_method, fate
 from posweep.errors import ConfigError
 from posweep.folder import checkpoint_file, folder_of, running_keys
 from posweep.identity import ownership_problems
+from posweep.invocation import command
 from posweep.ledger import Ledger
 from posweep.objectives import OBJECTIVES
 from posweep.plan import Plan, make_plan
@@ -48,7 +49,7 @@ def print_status(configuration: Configuration) -> None:
     for line in (*_went_on(plan, folder, finished), *_failed(plan, failed)):
         console.print(line)
     left = [spec for spec in plan if spec.key not in finished and spec.key not in running]
-    for line in _ways_on(configuration.sweep.name, len(failed), len(left)) if not running else ():
+    for line in _ways_on(configuration, len(failed), len(left)) if not running else ():
         console.print(line)
 
 
@@ -71,9 +72,10 @@ def _failed(plan: Plan, failures: Mapping[str, TrialFailure]) -> Iterator[str]:
         yield f"    log: {failure.log}"
 
 
-def _ways_on(name: str, failed: int, left: int) -> Iterator[str]:
+def _ways_on(configuration: Configuration, failed: int, left: int) -> Iterator[str]:
     """The commands that run what is not finished."""
     if failed:
-        yield f"posweep sweep={name} retry=failed runs the {failed} failed one{'s' if failed > 1 else ''} again"
+        retry = command(configuration, "launch", "retry=failed")
+        yield f"{retry} runs the {failed} failed one{'s' if failed > 1 else ''} again"
     if left > failed:
-        yield f"posweep sweep={name} runs all {left} that are not finished"
+        yield f"{command(configuration)} runs all {left} that are not finished"

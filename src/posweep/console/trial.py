@@ -7,6 +7,7 @@ from pathlib import Path
 from posweep.console.base import point_of
 from posweep.errors import ConfigError
 from posweep.folder import folder_of
+from posweep.invocation import command
 from posweep.ledger import Ledger
 from posweep.objectives import OBJECTIVES
 from posweep.plan import make_plan
@@ -20,7 +21,8 @@ def print_trial(configuration: Configuration, key: str) -> None:
     from posweep.alone import check_device, run_alone
 
     check_device(configuration)
-    spec, console = with_searched(configuration, make_plan(configuration)).of(key), open_console()
+    console, listing = open_console(), command(configuration, "plan", "keys=all")
+    spec = with_searched(configuration, make_plan(configuration)).of(key, listing)
     console.print(f"{OBJECTIVES[spec.method].title} {point_of(spec)} seed {spec.seed} · key {spec.key}")
     result = run_alone(configuration, spec, lambda text: console.print(text))
     table = table_of("measure", "value", "± standard error", numbers=2)
@@ -45,7 +47,10 @@ def print_export(configuration: Configuration, key: str, to: str, merged: bool) 
     from posweep.alone import check_device, export
 
     check_device(configuration)
-    spec, console = with_searched(configuration, make_plan(configuration)).of(key), open_console()
+    spec, console = (
+        with_searched(configuration, make_plan(configuration)).of(key, command(configuration, "plan", "keys=all")),
+        open_console(),
+    )
     folder = Path(to).expanduser().absolute() if to else folder_of(configuration) / "exported" / spec.key
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"to: {folder} holds something already; name a folder that is empty or not there.")
