@@ -14,6 +14,7 @@ import pytest
 from posweep import cli
 from posweep.config import configure, configure_each
 from posweep.errors import DataError
+from posweep.invocation import names_folder
 from posweep.plan import make_plan
 
 ROOT = Path(__file__).parents[1]
@@ -369,7 +370,8 @@ def test_every_command_of_the_readme_composes(command):
     elif any(word.startswith("sweep=") for word in overrides):
         assert configure(overrides).sweep.name
     else:
-        assert verb == "ui" or any(word in cli.HYDRA_FLAGS for word in words)
+        folders = any(map(names_folder, overrides))
+        assert verb == "ui" or folders or any(word in cli.HYDRA_FLAGS for word in words)
 
 
 def test_the_sweep_of_the_documentation_composes(tmp_path, monkeypatch):

@@ -295,7 +295,7 @@ def test_a_key_that_is_unknown(scratch, here, key, said):
 
 def test_no_key_at_all(scratch, here):
     here(scratch)
-    assert refused(DEMO).startswith("key: name one trial with key=KEY (posweep plan sweep=NAME keys=all lists them)")
+    assert refused(DEMO).startswith("key: name one trial with key=KEY (posweep plan ")
 
 
 def test_the_beginning_of_a_key_is_enough(scratch, here):

@@ -107,7 +107,7 @@ def test_a_damaged_plan_is_a_sentence_where_it_is_needed(launched):
     with pytest.raises(ConfigError) as error:
         read_plan(launched, "smoke")
     assert str(error.value).startswith(f"{launched / PLAN}: cannot be read (")
-    assert str(error.value).endswith("; posweep sweep=smoke writes it anew.")
+    assert str(error.value).endswith("; the next launch writes it anew.")
     ran = posweep("plan", *SMOKE)
     assert ran.code == 0
     assert f"{launched / PLAN}: cannot be read (" in ran.out
@@ -126,7 +126,7 @@ def test_a_damaged_identity_only_takes_the_reasons_away(launched):
 def test_a_damaged_file_is_a_sentence_for_readers_and_is_cleared_by_a_launch(launched, name):
     damage(launched / name)
     read = {HEADER: read_header, OPPONENTS: read_opponents}[name]
-    with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(.*\); posweep sweep=NAME writes it anew\."):
+    with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(.*\); the next launch writes it anew\."):
         read(launched)
     (said,) = clear_damaged(launched)
     assert said.endswith("it is written anew.")

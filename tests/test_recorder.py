@@ -322,7 +322,7 @@ def test_sync_without_a_tracker_a_sweep_or_an_answer(folder: Path, tracker: Abse
         sync(configured(["sweep=smoke", "sweep.name=demo", "tracking=none"]), said.append)
     vars(tracker)["away"] = True
     finish_trial(folder, "a")
-    command = "posweep sync sweep=demo tracking.uri=http://there:1$"
+    command = "posweep sync sweep=smoke sweep.name=demo tracking.uri=http://there:1$"
     with pytest.raises(TrackerUnavailable, match=rf"^MLflow lacks 1 of 6 trials \(Connection refused\); .*{command}"):
         sync(configured(["sweep=smoke", "sweep.name=demo", "tracking.uri=http://there:1"]), said.append)
     assert said == []

@@ -147,7 +147,7 @@ def test_a_trial_that_could_not_be_judged_is_kept_and_failed(abandoned, left):
     assert len(ran.said) == 2
     assert ran.said[0].startswith("1 of 2 trials failed; the first: JudgeUnavailable: judge.llm: http://127.0.0.1")
     assert "does not answer as asked" in ran.said[0]
-    assert ran.said[1] == "posweep status sweep=smoke lists them; posweep sweep=smoke retry=failed runs them again."
+    assert ran.said[1] == "posweep status outputs/smoke lists them; posweep outputs/smoke retry=failed runs them again."
     assert list(results(SWEEP, left)) == [first]
     assert len(texts(second)) == 4
     assert {folder.name for folder in (SWEEP / "policies").iterdir()} == {first, second}
@@ -288,7 +288,7 @@ def test_trials_without_stored_responses_are_counted_and_left(finished, training
     assert ran.code == 0, ran
     assert trainings == []
     assert "4 of 6 trials have no stored responses to judge" in ran.out
-    assert "posweep sweep=smoke runs them." in ran.out
+    assert "posweep outputs/smoke runs them." in ran.out
     assert len(results(SWEEP, arguments)) == 2
     assert json.loads((SWEEP / "report" / "summary.json").read_text())["methods"]["simpo"]["finished"] == 0
 

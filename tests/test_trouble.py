@@ -73,10 +73,10 @@ def test_failed_trials_are_listed_and_run_again_alone(told: dict[str, Callable[[
     ran = posweep_here(*SMOKE)
     assert ran.code == 3
     assert ran.said[0].startswith("2 of 6 trials failed; the first: OSError: disk on fire (log: ")
-    assert ran.said[1] == "posweep status sweep=smoke lists them; posweep sweep=smoke retry=failed runs them again."
+    assert ran.said[1] == "posweep status outputs/smoke lists them; posweep outputs/smoke retry=failed runs them again."
     status = posweep_here("status", *SMOKE)
     assert status.out.count(", an error: OSError: disk on fire\n    log: ") == 2
-    assert status.out.endswith("posweep sweep=smoke retry=failed runs the 2 failed ones again\n")
+    assert status.out.endswith("posweep outputs/smoke retry=failed runs the 2 failed ones again\n")
     log = Path(status.out.partition("log: ")[2].splitlines()[0])
     assert log.read_text().endswith("OSError: disk on fire\n")
     again = posweep_here(*SMOKE, "retry=failed")
@@ -89,8 +89,8 @@ def test_only_the_failed_ones_run_again(told: dict[str, Callable[[], None]]) -> 
     assert posweep_here(*SMOKE).code == 130
     ran = posweep_here(*SMOKE, "retry=failed")
     assert ran.code == 0
-    assert "3 of 6 trials are left; posweep sweep=smoke runs them." in ran.out
-    assert posweep_here("status", *SMOKE).out.endswith("posweep sweep=smoke runs all 3 that are not finished\n")
+    assert "3 of 6 trials are left; posweep outputs/smoke runs them." in ran.out
+    assert posweep_here("status", *SMOKE).out.endswith("posweep outputs/smoke runs all 3 that are not finished\n")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_sweep_whose_trials_fail_one_after_another_stops(told: dict[str, Calla
         "The sweep stopped: 5 trials failed in a row (executor.stop_after_failures=5); the first: OSError: disk on fire"
     )
     assert ran.said[1] == (
-        "posweep status sweep=smoke lists the failures; when their cause is mended, posweep sweep=smoke goes on."
+        "posweep status outputs/smoke lists the failures; when their cause is mended, posweep outputs/smoke goes on."
     )
     told.clear()
     assert posweep_here(*TWELVE).code == 0
@@ -179,7 +179,9 @@ def test_a_tracker_that_goes_away_costs_a_sentence_and_the_next_launch_sends_the
             patch.setattr(MlflowTracker, name, away)
         ran = posweep_here(*arguments)
     assert ran.code == 0, ran.err
-    said = "MLflow lacks 6 of 6 trials (nobody is there); nothing is lost, send the rest with: posweep sync sweep=smoke"
+    said = (
+        "MLflow lacks 6 of 6 trials (nobody is there); nothing is lost, send the rest with: posweep sync outputs/smoke"
+    )
     assert said in ran.out
     summary = Path("outputs/smoke/report/summary.json")
     before = json.loads(summary.read_text())

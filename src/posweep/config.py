@@ -351,10 +351,10 @@ def _choose(recorded: RecordedLaunch, original: Any, choices: list[str], base: P
             if again == original:
                 return _compose(_merged(recorded.overrides, choices))[0]
         reason = "the files that it was composed from have changed since"
-    arguments = " ".join(recorded.overrides or ("sweep=NAME",))
+    arguments = shlex.join([*(recorded.overrides or ("sweep=NAME",)), *choices])
     raise ConfigError(
         f"{choices[0]}: cannot be chosen on top of {recorded.typed} ({reason}); give the launch's own arguments in place of "
-        f"the folder: {arguments} {' '.join(choices)}."
+        f"the folder: {arguments}."
     )
 
 
