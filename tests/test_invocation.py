@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,12 @@ def record(typed) -> None:
     record_invocation(folder_of(configuration), configuration)
 
 
+def settings(arguments):
+    """All settings; the file that sentences name is another one for a folder."""
+    configuration = configure(arguments)
+    return replace(configuration, sweep=replace(configuration.sweep, source=""))
+
+
 def refused(*arguments: str) -> str:
     with pytest.raises(ConfigError) as error:
         configure(arguments)
@@ -59,7 +66,7 @@ def test_a_folder_is_the_sweep_that_was_launched(work, monkeypatch):
     (work / "link").symlink_to(work / FOLDER)
     monkeypatch.setenv("HOME", str(work))
     for folder in (FOLDER, f"{FOLDER}/", f"./{FOLDER}", str(work / FOLDER), f"~/{FOLDER}", "link"):
-        assert configure([folder]) == configure(TYPED), folder
+        assert settings([folder]) == settings(TYPED), folder
     monkeypatch.chdir(work / FOLDER)
     assert keys(".") == wanted
 
@@ -86,7 +93,7 @@ def test_what_a_folder_s_launch_records_is_the_folder_again(work, tmp_path, monk
     assert (again.executor.workers, list(again.judges)) == (4, ["gold", "proxy"])
     assert list(configure([f"work/{FOLDER}", "judge=[proxy]"]).judges) == ["proxy"]
     monkeypatch.chdir(work)
-    assert configure([*TYPED, "executor.workers=4", "judge=[gold,proxy]"]) == configure([FOLDER])
+    assert settings([*TYPED, "executor.workers=4", "judge=[gold,proxy]"]) == settings([FOLDER])
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["this posweep's", "an older one's"])
@@ -194,7 +201,7 @@ def test_a_printed_command_means_the_configuration_at_hand(work, capsys):
             assert first == "posweep"
             if verb != "launch":
                 assert words.pop(0) == verb
-            assert configure(words[: len(words) - len(more)]) == configuration
+            assert settings(words[: len(words) - len(more)]) == settings(typed)
     assert command(configure(TYPED), "status") == "posweep status './out dir/mine'"
     assert command(configure(other)) == f"posweep {shlex.join(other)}"
     print_status(configure(TYPED))
