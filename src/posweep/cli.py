@@ -41,10 +41,8 @@ def _answered() -> int:
     try:
         return run(sys.argv[1:])
     except KeyboardInterrupt:
-        print(
-            f"\nInterrupted. Everything finished is kept; continue with: {without_password(shlex.join(["posweep", *sys.argv[1:]]))}",
-            file=sys.stderr,
-        )
+        again = without_password(shlex.join(["posweep", *sys.argv[1:]]))
+        print(f"\nInterrupted. Everything finished is kept; continue with: {again}", file=sys.stderr)
         return 130
     except PosweepError as error:
         sys.stdout.flush()  # what went wrong comes last, also where both go into one file

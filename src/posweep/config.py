@@ -288,6 +288,7 @@ def _compose_folder(
 
     Recorded paths are relative to the working folder of the launch, those in the overrides to that of this command.
     """
+    _shadowing.clear()  # nothing is composed from files, unless groups are chosen
     folders, overrides = [a for a in arguments if names_folder(a)], [a for a in arguments if not names_folder(a)]
     if len(folders) > 1:
         raise ConfigError(f"{' '.join(folders)}: this takes one folder; only report takes several.")

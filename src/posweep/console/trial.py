@@ -47,10 +47,8 @@ def print_export(configuration: Configuration, key: str, to: str, merged: bool) 
     from posweep.alone import check_device, export
 
     check_device(configuration)
-    spec, console = (
-        with_searched(configuration, make_plan(configuration)).of(key, command(configuration, "plan", "keys=all")),
-        open_console(),
-    )
+    console, listing = open_console(), command(configuration, "plan", "keys=all")
+    spec = with_searched(configuration, make_plan(configuration)).of(key, listing)
     folder = Path(to).expanduser().absolute() if to else folder_of(configuration) / "exported" / spec.key
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"to: {folder} holds something already; name a folder that is empty or not there.")
