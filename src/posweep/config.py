@@ -276,7 +276,7 @@ def _configure_folder(arguments: Sequence[str]) -> Configuration:
         checked(before, recorded.file, own)
         raise ConfigError(
             f"{recorded.file}: {problem}" if problem in own and not problem.startswith(recorded.file) else problem
-            for problem in problems
+            for problem in _with_what_to_type(problems, arguments)
         )
     return dataclasses.replace(configuration, invocation=asked)
 
