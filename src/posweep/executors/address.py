@@ -59,7 +59,7 @@ def _refusal(address: str, asked: str) -> list[str]:
     """Something listens there; whether it is a cluster that this process may use."""
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", ASK, asked, str(ASKED)], capture_output=True, text=True, errors="replace",
+            [sys.executable, "-c", ASK, asked, str(ASKED)], capture_output=True, encoding="utf-8", errors="replace",
             timeout=IMPORTED, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
