@@ -94,10 +94,12 @@ def record_invocation(folder: Path, configuration: Configuration) -> None:
 
 
 def names_folder(argument: str) -> bool:
-    """Whether an argument names an output folder, and is no override: it has no `=`, or begins like a path."""
+    """Whether an argument names an output folder: it begins like a path, or has no `=` and is a path or a folder here."""
     if argument.startswith(("/", "./", "../", "~/")):
         return True
-    return bool(argument) and "=" not in argument and not argument.startswith(("~", "+", "-"))
+    if not argument or "=" in argument or argument.startswith(("~", "+", "-")):
+        return False
+    return "/" in argument or Path(argument).is_dir()
 
 
 def read_recorded(typed: str) -> RecordedLaunch:
