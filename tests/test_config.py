@@ -345,6 +345,7 @@ BROKEN = {
     "no YAML": ("sweep: {name: x\n  - nothing\n", r".*broken\.yaml"),
     "a tab": ("sweep:\n\tname: x\n", r".*broken\.yaml"),
     "no UTF-8": (b"sweep: {name: \xff}\n", r".*broken\.yaml"),
+    "byte-order mark": (b"\xef\xbb\xbf# @package _global_\nsweep: {name: x}\n", r".*: begins with a byte-order mark"),
     "a list": ("- 1\n", r".*broken"),
     "unknown group": ("# @package _global_\ndefaults: [override /modell: tiny]\nsweep: {name: x}\n", ".*modell"),
     "unknown choice": ("# @package _global_\ndefaults: [override /model: huge]\nsweep: {name: x}\n", "model=huge: no such"),

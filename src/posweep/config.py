@@ -7,6 +7,7 @@ always the package's: a working folder may be another Hydra project's.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import os
@@ -74,6 +75,8 @@ class PosweepSource(FileConfigSource):  # type: ignore[misc]
             found = super().load_config(_within(config_path))
         except UnicodeDecodeError as error:
             raise ConfigError(f"{file}: is no UTF-8 text ({error.reason} at byte {error.start}).") from None
+        if Path(file).read_bytes().startswith(codecs.BOM_UTF8):  # Hydra would not see the line that names the package
+            raise ConfigError(f"{file}: begins with a byte-order mark; save it as UTF-8 without one.")
         if not OmegaConf.is_dict(found.config):
             raise ConfigError(f"{file}: must be a mapping of settings, not a list.")
         if config_path.startswith("sweep/") and found.header.get("package") != "_global_":
