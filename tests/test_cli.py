@@ -118,7 +118,7 @@ MISTAKES = {
         "tracking.uri: http://127.0.0.1:9 does not answer (",
     ),
     "nothing to report, no tracker": ("report sweep=smoke tracking=none", "sweep=smoke: nothing is recorded at "),
-    "nothing to show": ("ui", "tracking.uri: mlflow.db is not there; run a sweep first"),
+    "nothing to show": ("ui", "tracking.uri: /"),
     "no port": ("ui port=abc", "port: "),
 }  # fmt: skip
 

@@ -378,7 +378,7 @@ def test_a_relative_data_path_means_the_folder_of_the_command(tmp_path, monkeypa
 ADVICE = {
     "sweep.name=2024_01_31": "2024_01_31", "sweep.name=1e5": "1e5", "sweep.seeds=0,1,2": (0, 1, 2), "data.path=a=b": "a=b",
     "data.path=a,b": "a,b", "data.path=~/x": "~/x", "data.path=exp[v1]": "exp[v1]", "+data.path=X": "X",
-    "data.columns.chosen=X": {"chosen": "X"}, "model.lora.targets=c_attn": ("c_attn",), "method=dpo,simpo": None,
+    "data.columns.chosen=X": {"chosen": "X"}, "method=dpo,simpo": None,
 }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def store_notes(uri: str) -> list[str]:
 def network_file_system(file: Path) -> str:
     """The kind of file system that a file is on, if other machines see it too; empty where it is local or nobody knows."""
     try:
-        lines = MOUNTS.read_text(errors="surrogateescape").splitlines()
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return ""  # no Linux
     path, kinds = file.resolve(), {}

@@ -74,7 +74,7 @@ class _Server:
         )  # fmt: skip
         try:
             self._process = subprocess.Popen(
-                command, stdin=listener.fileno(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                command, stdin=listener.fileno(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
                 errors="replace", process_group=self._watch.pid, env=environment,
             )  # fmt: skip
         except BaseException:
