@@ -22,6 +22,8 @@ from posweep.plan import make_plan
 from posweep.records import Message, Outcome, Response, TrialResult
 from posweep.settings import JUDGES, LocalData
 
+from .policy.test_template import BODY, THINKS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -335,8 +337,11 @@ SAID = {
     "model.pad_token": lambda folder, _: _model(folder, pad=None),
     "model.end_token": lambda folder, _: _model(folder, unset=("eos_token",)),
     "model.prompt_format: the tokenizer": lambda folder, _: _model(folder, template=None),
-    "model.prompt_format: the chat template": lambda folder, _: _no_system_turn(folder),
-    "model.name": lambda folder, _: _model(folder, longest=1000),
+    "model.prompt_format: the chat template of MODEL refuses": lambda folder, _: _no_system_turn(folder),
+    "model.prompt_format: the chat template of MODEL opens": lambda folder, _: _model(folder, template=THINKS),
+    "model.prompt_format: the chat template of MODEL takes": lambda folder, _: _model(folder, template=BODY),
+    "model.name: MODEL has": lambda folder, _: _model(folder, vocab_size=8),
+    "model.name: MODEL reads": lambda folder, _: _model(folder, longest=1000),
     "model.size.context": lambda *_: _refused_by_the_context(),
     "FILE": lambda *_: _of_data(("question", "answer")),
     "data.columns": lambda *_: _of_data(("prompt", "response_0", "response_1", "better_response_id")),
