@@ -16,6 +16,7 @@ from posweep.folder import CONFIG, IDENTITY, LAUNCH, folder_of
 from posweep.identity import identity_of, write_plan
 from posweep.invocation import command, names_folder, record_invocation
 from posweep.plan import make_plan
+from posweep.trackers.address import address_problems, database
 
 SOURCE = Path(__file__).parents[1] / "src" / "posweep"
 TYPED = [
@@ -84,6 +85,17 @@ def test_from_another_working_folder_it_means_the_same_files(work, tmp_path, mon
     assert configure([f"work/{FOLDER}", "tracking.uri=sqlite:///here.db"]).invocation.overrides[-1] == (
         f'tracking.uri="sqlite:///{tmp_path}/here.db"'
     )
+
+
+@pytest.mark.parametrize("name", ["what?", "job%2Fbranch", "a%20b"])
+def test_a_store_in_a_folder_that_no_url_takes_is_found_from_elsewhere(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    record(TYPED)
+    monkeypatch.chdir(tmp_path)
+    uri = configure([f"{tmp_path / name}/{FOLDER}"]).tracking.uri
+    assert address_problems(uri) == []
+    assert database(uri) == tmp_path / name / "mlflow.db"
 
 
 def test_what_a_folder_s_launch_records_is_the_folder_again(work, tmp_path, monkeypatch):

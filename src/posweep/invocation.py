@@ -21,8 +21,8 @@ from posweep.folder import CONFIG, LAUNCH, folder_of, read_json
 from posweep.identity import ownership_problems
 from posweep.ledger import write_atomically, write_text_atomically
 from posweep.settings import Configuration
+from posweep.trackers.address import address_problems, database, is_file, url_of
 
-SQLITE = "sqlite:///"
 FILES = (".jsonl", ".json", ".parquet", ".gz")
 """How the name of a file ends, where a name may also be one on the hub."""
 
@@ -174,9 +174,8 @@ def relative_paths(composed: Mapping[str, Any], base: Path) -> dict[str, str]:
 
 
 def _absolute(value: str, base: Path) -> str:
-    if value.startswith(SQLITE):
-        path = value.removeprefix(SQLITE)
-        return value if path.startswith("/") else f"{SQLITE}{os.path.normpath(base / path)}"
+    if is_file(value) and not address_problems(value):
+        return value if database(value).is_absolute() else url_of(Path(os.path.normpath(base / database(value))))
     if re.match(r"\w+://", value):
         return value
     return os.path.normpath(base / value)
