@@ -11,7 +11,10 @@ from posweep.errors import JudgeUnavailable, NoRoom
 from posweep.executors import Work, artifacts
 from posweep.executors.artifacts import Failed, artifact_stream, offer_copies, take_copies
 from posweep.executors.base import ArtifactSummary
+from posweep.executors.ray import RayExecutor
+from posweep.executors.summary import record_summary, recorded_summary
 from posweep.mirror import Mirror, NoMirror
+from posweep.records import Opponents
 from posweep.storage import Storage
 
 SUMMARY = ArtifactSummary(1, {}, (), {})
@@ -77,3 +80,33 @@ def test_the_folder_of_the_sweep_gives_and_takes_what_a_storage_lacks(tmp_path):
     offer_copies(NoMirror(tmp_path / "one"))
     take_copies(NoMirror(tmp_path / "three"), ["artifacts/sft/abc"])
     assert not (tmp_path / "three").exists()
+
+
+def test_an_earlier_launch_s_summary_serves_while_it_is_of_the_same_and_all_is_there(
+    tmp_path, configuration, monkeypatch
+):
+    folder = tmp_path / "artifacts" / "sft" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("w")
+    (folder / "manifest.json").write_text('{"files": {"weights": 1}}')
+    rows = (Opponents("iid", 0, "p", "c", 1, ("a",), (1,), ("b",), (1,), {"gold": {"sft": [0.5]}}, {"vs_sft": [1.0]}),)
+    summary = ArtifactSummary(7, {"iid/kl": 0.25}, rows, {"data/train/cut": 3}, "", ["artifacts/sft/abc"])
+    work = Work(configuration, tmp_path, {})
+    assert recorded_summary(work, tmp_path) is None
+    record_summary(work, tmp_path, summary)
+    assert recorded_summary(work, tmp_path) == summary
+    executor = RayExecutor(configuration.executor)
+    monkeypatch.setattr(executor, "open", raises(AssertionError("nothing has to be made")))
+    assert executor.make_artifacts(work, print) == summary
+    for override in (
+        "model.seed=5",
+        "judge=[gold,proxy]",
+        "method=[kto]",
+        "sample.max_new_tokens=7",
+        "evaluation.sets=[ood]",
+    ):
+        assert recorded_summary(Work(configure(["sweep=smoke", override]), tmp_path, {}), tmp_path) is None, override
+    (folder / "weights").write_text("")
+    assert recorded_summary(work, tmp_path) is None
+    (tmp_path / "artifacts" / "summary.json").write_text("{")
+    assert recorded_summary(work, tmp_path) is None

@@ -55,6 +55,10 @@ class Store:
         self.used(name)
         return folder
 
+    def holds(self, name: str) -> bool:
+        """Whether an artifact lies here, whole; `name` is `artifacts/<kind>/<fingerprint>`."""
+        return _complete(self.root.parent / name)
+
     def pull(self, name: str) -> None:
         """Copy an artifact from the storage, if it is missing here and there it is."""
         folder = self.root.parent / name

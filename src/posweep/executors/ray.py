@@ -27,6 +27,7 @@ from posweep.executors.address import address_problems, refused
 from posweep.executors.base import ArtifactSummary, Event, Listener, Work, core_problem, gpu_problem, gpus_here
 from posweep.executors.cohorts import cohorts
 from posweep.executors.nodes import Errand, Inspection, idle_gpu_problems, request_problems, unsatisfiable
+from posweep.executors.summary import record_summary, recorded_summary
 from posweep.folder import asked_to_stop
 from posweep.mirror import driver_mirror
 from posweep.settings import Configuration, ExecutorSettings
@@ -103,7 +104,8 @@ class RayExecutor:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
     def make_artifacts(self, work: Work, say: Callable[[str], None]) -> ArtifactSummary:
-        """On a worker that asks for what a trial asks for; one that is lost is tried again as a trial is.
+        """On a worker that asks for what a trial asks for, unless an earlier launch left everything; one that is lost is
+        tried again as a trial is.
 
         Raises:
             TrialsFailed: it was lost more often than `executor.retries`.
@@ -112,10 +114,12 @@ class RayExecutor:
 
         from posweep.executors.artifacts import offer_copies, take_copies
 
-        if not self._opened:  # no trial is left to run: only what is damaged is made again
-            self.open(work.configuration, work.folder, say)
         mirror, retries = driver_mirror(work.configuration, work.folder), self.settings.retries
         offer_copies(mirror)
+        if recorded := recorded_summary(work, work.folder):
+            return recorded  # a worker would import torch and load everything, only to say the same
+        if not self._opened:  # no trial is left to run: only what is damaged is made again
+            self.open(work.configuration, work.folder, say)
         for attempt in range(1, retries + 2):
             try:
                 summary = self._artifacts_once(work, say)
@@ -129,6 +133,7 @@ class RayExecutor:
                 time.sleep(seconds)
             else:
                 take_copies(mirror, summary.artifacts)
+                record_summary(work, work.folder, summary)
                 return summary
         raise AssertionError("the last attempt returns or raises")
 
