@@ -113,6 +113,8 @@ def frontier(names: Mapping[str, Any]) -> Figure:
         best = np.where(place < 0, 0.5, names["means"][method][place])  # −1: the SFT model itself is as good
         axes.step(kl[order], best[order], color=colour, where="post", linewidth=1.2)
     axes.set(xscale="log", xlabel="KL to the SFT model (nats)", ylabel="win-rate against SFT (dashed: ½)")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.legend()
     return figure
 

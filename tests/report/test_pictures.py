@@ -85,7 +85,8 @@ def clashes(figure: Figure) -> list[str]:
     width, height = figure.get_size_inches() * 100
     pairs = [f"{a.text!r} over {b.text!r}" for a, b in itertools.combinations(boxes, 2) if overlap(a, b)]
     out = [box.text for box in boxes if (box.corners(SLACK) < 0).any() or (box.corners(SLACK) > (width, height)).any()]
-    return pairs + [f"{text!r} leaves the figure" for text in out]
+    unread = [f"{box.text!r} is TeX that is shown as it is" for box in boxes if "\\mathdefault" in box.text]
+    return pairs + [f"{text!r} leaves the figure" for text in out] + unread
 
 
 def figures(record: SweepRecord) -> Iterator[tuple[str, Figure]]:
@@ -121,6 +122,14 @@ def test_no_text_hides_another_or_is_cut(sweep: str, made: SimpleNamespace):
     found = {name: clashes(figure) for name, figure in figures(SWEEPS[sweep](made))}
     assert found
     assert {name: problems[:5] for name, problems in found.items() if problems} == {}
+
+
+def test_a_name_with_dollars_is_shown_as_it_is():
+    """matplotlib takes what stands between two of them for mathematics."""
+    with publication():
+        figure = written((0.2, 0.5, "d$po$ [v_1]", 0))
+    assert [text.get_parse_math() for text in figure.texts] == [False]
+    assert [box.text for box in drawn_texts(figure)] == ["d$po$ [v_1]"]
 
 
 # --- the instrument itself

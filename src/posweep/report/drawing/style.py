@@ -40,6 +40,7 @@ RC = {
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "text.color": INK,
+    "text.parse_math": False,  # a $ in somebody's name of a metric or method is a $
     "svg.fonttype": "path",  # text as outlines: the same picture whatever fonts the reader has
     "svg.hashsalt": "posweep",  # the same record gives the same bytes
     "savefig.dpi": 200,
