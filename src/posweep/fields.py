@@ -174,7 +174,8 @@ def typed(value: Any, annotation: Any) -> Any:
         items = _expected(value, Mapping, "a mapping").items()
         return {str(key): typed(item, arguments[1]) for key, item in items}
     if annotation in (float, int) and isinstance(value, int) and abs(value) > LARGEST:
-        raise ValueError(f"must be a whole number from {-LARGEST} to {LARGEST}, got {shortened(value)}")
+        bound = f"up to {LARGEST}" if value > 0 else f"from {-LARGEST} on"
+        raise ValueError(f"must be a whole number {bound}, got {shortened(value)}")
     if annotation is float:
         return float(_expected(value, int | float, "a number", forbidden=bool))
     if annotation is int:
