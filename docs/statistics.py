@@ -97,6 +97,7 @@ def ice(names: Mapping[str, Any]) -> Figure:
         )
     axes.plot(curves.along, curves.mean, color=INK, linewidth=2)
     axes.set(xscale="log", xlabel="learning rate (black: mean)", ylabel="win-rate", xticks=curves.along)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     return figure
 
